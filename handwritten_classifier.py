@@ -1,0 +1,1627 @@
+"""A convolutional neural network for handwritten digits, by hand, in NumPy.
+
+Every step of the network and its reverse are written out below, the reverse directly
+beside the step, so that backpropagation can be read and checked line by line. There is
+one implementation: what a notebook calls step by step is what trains on all of MNIST.
+
+The pipeline of the default network, ``8C4-MP4-10N``, for a batch of B images:
+
+    step                        method                     shape           parameters
+    --------------------------  -------------------------  --------------  ----------
+    images                                                 (B, 28, 28, 1)
+    convolution, 8 filters 4x4  generate_feature_map       (B, 25, 25, 8)         136
+    max pooling 4x4, stride 4   generate_max_pool          (B, 6, 6, 8)
+    ReLU                        relu                       (B, 6, 6, 8)
+    flatten                     generate_flattened_array   (B, 288)
+    dense, softmax              softmax                    (B, 10)              2,890
+    cross-entropy               compute_loss               one number
+
+and the way back, read upward:
+
+    d_images (where wanted)     generate_input_loss        (B, 28, 28, 1)
+    d_kernel                    generate_kernal_loss       (8, 1, 4, 4)
+    d_feature_map               unpool                     (B, 25, 25, 8)
+    d_pooled                    relu_gradient              (B, 6, 6, 8)
+    d_flattened                 backprop_decision_making   (B, 288)
+
+Letters
+    B batch, H height, W width, C channels in, F filters (channels out), K kernel side,
+    P pool side, N classes, D features of the flattened array. H' and W' are the height
+    and width of what a step returns.
+
+Conventions
+    - Image tensors are (B, H, W, C), kernels (F, C, K_h, K_w). "Convolution" is
+      cross-correlation. Padding is with zeros, on all four sides.
+    - ``d_name`` is the derivative of the loss by ``name`` and has its shape. The loss
+      is the mean over the batch, in nats. Labels are integers 0..N-1 of shape (B,).
+    - In memory the batch lies innermost: a tensor (B, H, W, C) is a transposed view of
+      an array (C, H, W, B). Whatever is then taken from all images at once (a row of a
+      window, a channel) is one long contiguous run, and the patches of a batch are a
+      matrix that the kernels multiply from the left without any transposition. The
+      steps give the same numbers for arrays in any other order, only more slowly.
+
+Sources
+    - LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document
+      recognition, Proc. IEEE 86 (1998): the network (section II) and MNIST (III).
+    - Goodfellow, Bengio, Courville: Deep Learning (2016): backpropagation (6.5),
+      convolution and its gradients (9.5).
+    - Ciresan, Meier, Schmidhuber: Multi-column deep neural networks for image
+      classification, CVPR (2012): the notation of architectures (table 1).
+    - He, Zhang, Ren, Sun: Delving deep into rectifiers, ICCV (2015): the initial
+      weights (section 2.2).
+    - Sutskever, Martens, Dahl, Hinton: On the importance of initialization and momentum
+      in deep learning, ICML (2013): Nesterov momentum for SGD (section 2).
+    - Smith: A disciplined approach to neural network hyper-parameters, arXiv:1803.09820
+      (2018): the one-cycle learning rate (section 4).
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import numbers
+import os
+import re
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+if TYPE_CHECKING:
+    import keras
+    from matplotlib.figure import Figure
+
+__all__ = ["HandwrittenNumberClassification"]
+
+
+class HandwrittenNumberClassification:
+    """A convolutional network that reads handwritten digits.
+
+    Parameters
+    ----------
+    architecture : str, default "8C4-MP4-10N"
+        Layers joined by ``-``. ``8C4``: 8 filters of 4x4, then ReLU; ``MP4``: max
+        pooling with window 4 and stride 4; ``10N``: dense, 10 outputs, softmax, always
+        last. ``8C3s2p1`` has stride 2 and zero padding 1, ``MP3s2`` window 3 and stride
+        2. ``128N`` before the last layer is a hidden dense layer with ReLU, built as
+        what it is: a convolution whose kernel covers the whole map.
+    input_shape : (int, int, int), default (28, 28, 1)
+        Height, width (pixels) and channels of one image.
+    epochs : int, default 1
+        Passes over the training images in one call of `fit`.
+    batch_size : int, default 32
+        Images in one step of gradient descent.
+    lr : float, default 0.01
+        Learning rate, above 0; the peak of the cycle with ``schedule="one-cycle"``.
+    momentum : float, default 0.0
+        Nesterov momentum, 0 <= momentum < 1.
+    weight_decay : float, default 0.0
+        L2 penalty, at least 0: ``weight_decay * w`` is added to the gradient of kernels
+        and weights, not of biases.
+    schedule : {"constant", "one-cycle"}, default "constant"
+        Learning rate over all steps of one `fit`. One-cycle: linearly up to `lr` over
+        the first 30 %, then linearly down to zero.
+    augment : bool, default False
+        Distortions of the training images; there are none yet, so only False is valid.
+    seed : int, default 0
+        Of the one random generator, which draws the initial weights, then each shuffle.
+    dtype : {np.float32, np.float64}, default np.float32
+        Precision of parameters and of all arithmetic.
+
+    Attributes
+    ----------
+    kernels : list of arrays of shape (F, C, K_h, K_w)
+        One for each convolution and hidden dense layer, in order.
+    biases : list of arrays of shape (F,)
+        Beside `kernels`.
+    W_dense, B_dense : arrays of shape (D, N) and (N,)
+        Of the last layer.
+    parameters : dict of str to array
+        The same arrays by name: ``"kernels.0", "biases.0", ..., "W_dense", "B_dense"``.
+    binary_max_pool : bool array of shape (B, H', W', F, P, P) or None
+        The mask of the last `generate_max_pool`.
+    history : dict of str to list
+        One entry an epoch: ``loss, accuracy, seconds`` (of training) and, with
+        validation data, ``val_loss, val_accuracy``. Losses in nats, accuracies 0..1.
+    layers : list of SimpleNamespace
+        What `architecture` says of each layer: token, maps, parameters, multiply-adds.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> images = rng.random((20, 8, 8))
+    >>> labels = rng.integers(0, 3, size=20)
+    >>> model = HandwrittenNumberClassification("4C3-MP2-3N", input_shape=(8, 8, 1))
+    >>> model.fit(images, labels, epochs=2, verbose=0).predict(images[:5]).shape
+    (5,)
+    >>> len(model.history["loss"])
+    2
+    """
+
+    # ---------------------------------------------------------------- Construction
+
+    def __init__(
+        self,
+        architecture: str = "8C4-MP4-10N",
+        *,
+        input_shape: tuple[int, int, int] = (28, 28, 1),
+        epochs: int = 1,
+        batch_size: int = 32,
+        lr: float = 0.01,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        schedule: str = "constant",
+        augment: bool = False,
+        seed: int = 0,
+        dtype: Any = np.float32,
+    ) -> None:
+        self.architecture = architecture
+        self.input_shape = input_shape
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.schedule = schedule
+        self.augment = augment
+        self.seed = seed
+        self.dtype = dtype
+        self._check_settings()
+        self.layers = self._read_architecture()
+        self._steps = self._order_steps()
+        self._draw_parameters()
+        self.history: dict[str, list[float]] = {}
+        self.binary_max_pool: np.ndarray | None = None
+        self._arrays: list[np.ndarray] | None = None
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the settings by name, as in scikit-learn (`deep` changes nothing)."""
+        names = list(inspect.signature(type(self).__init__).parameters)[1:]
+        return {name: getattr(self, name) for name in names}
+
+    def set_params(self, **settings: Any) -> HandwrittenNumberClassification:
+        """Change settings; all of them or, where one is wrong, none.
+
+        A new `architecture`, `input_shape`, `seed` or `dtype` makes a new network, with
+        initial weights and an empty history; the other settings keep what was learned.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a setting is unknown or wrong.
+        """
+        present = self.get_params()
+        for name in settings.keys() - present.keys():
+            raise ValueError(f"settings must be among {list(present)}; got {name!r}")
+        renewed = type(self)(**(present | settings))
+        defining = ("architecture", "input_shape", "seed", "dtype")
+        if any(getattr(renewed, name) != present[name] for name in defining):
+            vars(self).update(vars(renewed))
+        else:
+            vars(self).update(settings)
+        return self
+
+    @property
+    def parameters(self) -> dict[str, np.ndarray]:
+        """The arrays that are learned, by name, in order; not copies."""
+        convolutions = {}
+        for index, (kernel, bias) in enumerate(
+            zip(self.kernels, self.biases, strict=True)
+        ):
+            convolutions |= {f"kernels.{index}": kernel, f"biases.{index}": bias}
+        return convolutions | {"W_dense": self.W_dense, "B_dense": self.B_dense}
+
+    _TOKEN = re.compile(
+        r"(?P<filters>[1-9]\d*)C(?P<kernel>[1-9]\d*)(s(?P<stride>[1-9]\d*))?(p(?P<padding>\d+))?"
+        r"|MP(?P<pool>[1-9]\d*)(s(?P<step>[1-9]\d*))?"
+        r"|(?P<units>[1-9]\d*)N",
+        re.ASCII,
+    )
+
+    def _read_architecture(self) -> list[SimpleNamespace]:
+        """Read the notation: one entry a layer, its maps fitted to each other."""
+        layers, shape = [], tuple(self.input_shape)
+        tokens = self.architecture.split("-")
+        for position, token in enumerate(tokens, start=1):
+            got = f"got {token!r} at position {position}, on a map of {_times(shape)}"
+            found = self._TOKEN.fullmatch(token)
+            if found is None:
+                known = "8C4, 8C3s2p1, MP2, MP3s2 and 10N"
+                raise ValueError(
+                    f"architecture must join layers like {known} by '-'; {got}"
+                )
+            if position == len(tokens) and not found["units"]:
+                raise ValueError(
+                    f"architecture must end in a dense layer like 10N; {got}"
+                )
+            layer = self._read_layer(found, shape, last=position == len(tokens))
+            if min(layer.output_shape) < 1:
+                raise ValueError(f"architecture must fit each window to its map; {got}")
+            layers.append(layer)
+            shape = layer.output_shape
+        return layers
+
+    @staticmethod
+    def _read_layer(
+        found: re.Match, shape: tuple[int, int, int], last: bool
+    ) -> SimpleNamespace:
+        """Turn one token into a layer that reads maps of `shape` (H, W, C)."""
+        height, width, channels = shape
+        window, stride, padding = (height, width), 1, 0
+        if found["kernel"]:
+            window = (int(found["kernel"]),) * 2
+            stride, padding = int(found["stride"] or 1), int(found["padding"] or 0)
+        elif found["pool"]:
+            window = (int(found["pool"]),) * 2
+            stride = int(found["step"] or found["pool"])
+        filters = int(found["filters"] or found["units"] or channels)
+        rows, columns = _window_counts((height, width), window, stride, padding)
+        weights = 0 if found["pool"] else filters * channels * math.prod(window)
+        return SimpleNamespace(
+            token=found[0],
+            kind="pooling" if found["pool"] else "dense" if last else "convolution",
+            name="dense, as convolution" if found["units"] else "convolution",
+            window=window,
+            stride=stride,
+            padding=padding,
+            input_shape=shape,
+            output_shape=(rows, columns, filters),
+            parameters=weights + filters if weights else 0,
+            multiply_adds=weights * rows * columns,
+        )
+
+    def _order_steps(self) -> list[tuple[str, SimpleNamespace, int]]:
+        """List the steps before the last layer: (kind, layer, number of its kernel).
+
+        A convolution's bias and ReLU wait until the pooling behind it is done. Both
+        keep the order of any two numbers, so the maximum of a window is the same before
+        and after, and P * P times fewer numbers are left to add to and to cut.
+        """
+        steps, waiting, index = [], [], -1
+        for layer in self.layers[:-1]:
+            if layer.kind == "convolution":
+                index += 1
+                steps += [*waiting, ("convolution", layer, index)]
+                waiting = [("ReLU", layer, index)]
+            else:
+                steps.append(("pooling", layer, index))
+        return steps + waiting
+
+    def _draw_parameters(self) -> None:
+        """Draw normal weights of variance 2 / inputs (He et al. 2015); biases are 0."""
+        self._generator = np.random.default_rng(self.seed)
+        self.kernels, self.biases = [], []
+        for layer in self.layers:
+            inputs = math.prod(layer.window) * layer.input_shape[2]
+            outputs = layer.output_shape[2]
+            if layer.kind == "convolution":
+                shape = (outputs, layer.input_shape[2], *layer.window)
+                self.kernels.append(self._draw_normal(shape, inputs))
+                self.biases.append(np.zeros(outputs, self.dtype))
+            elif layer.kind == "dense":
+                self.W_dense = self._draw_normal((inputs, outputs), inputs)
+                self.B_dense = np.zeros(outputs, self.dtype)
+        self._velocity = {name: np.zeros_like(p) for name, p in self.parameters.items()}
+
+    def _draw_normal(self, shape: tuple[int, ...], inputs: int) -> np.ndarray:
+        """Draw in double precision: both precisions then start from the same point."""
+        drawn = self._generator.normal(0.0, math.sqrt(2 / inputs), shape)
+        return drawn.astype(self.dtype)
+
+    # ---------------------------------------------------------------- Doors
+
+    def _check_settings(self) -> None:
+        """Raise if a setting is wrong; all errors say what, the required, what came."""
+        if not isinstance(self.architecture, str):
+            raise TypeError(f"architecture must be a str; got {self.architecture!r}")
+        if (
+            not isinstance(self.input_shape, (tuple, list))
+            or len(self.input_shape) != 3
+        ):
+            raise ValueError(f"input_shape must be (H, W, C); got {self.input_shape!r}")
+        for size in self.input_shape:
+            _check_integer("input_shape", size, 1)
+        _check_integer("epochs", self.epochs, 1)
+        _check_integer("batch_size", self.batch_size, 1)
+        _check_integer("seed", self.seed, 0)
+        _check_number("lr", self.lr, "above 0", lambda lr: lr > 0)
+        _check_number("momentum", self.momentum, "in 0 <= m < 1", lambda m: 0 <= m < 1)
+        _check_number("weight_decay", self.weight_decay, "at least 0", lambda w: w >= 0)
+        if self.schedule not in ("constant", "one-cycle"):
+            known = "'constant' or 'one-cycle'"
+            raise ValueError(f"schedule must be {known}; got {self.schedule!r}")
+        if self.augment is not False:
+            raise ValueError(f"augment must be False; got {self.augment!r}")
+        if self.dtype not in (np.float32, np.float64):
+            raise ValueError(f"dtype must be float32 or float64; got {self.dtype!r}")
+
+    def _check_images(self, images: np.ndarray) -> np.ndarray:
+        """Return `images` as (B, H, W, C), whole and uncopied, once all is in order."""
+        images = np.asarray(images)
+        height, width, channels = self.input_shape
+        if channels == 1 and images.ndim == 3:
+            images = images[..., np.newaxis]
+        if images.ndim != 4 or images.shape[1:] != (height, width, channels):
+            required = f"(B, {height}, {width}, {channels})"
+            raise ValueError(f"images must have shape {required}; got {images.shape}")
+        if len(images) == 0:
+            raise ValueError(f"images must hold at least one; got shape {images.shape}")
+        if images.dtype != np.uint8:
+            self._check_values(images)
+        return images
+
+    def _check_values(self, images: np.ndarray) -> None:
+        """Raise if a value is no finite number; in parts, for images may be many."""
+        if images.dtype.kind != "f":
+            raise TypeError(f"images must be uint8 or floats; got dtype {images.dtype}")
+        largest = 0.0
+        for start in range(0, len(images), 1024):
+            part = images[start : start + 1024]
+            size = max(-part.min(), part.max())
+            if not size <= np.finfo(self.dtype).max:
+                raise ValueError(
+                    f"images must hold finite {np.dtype(self.dtype)} numbers; got nan, "
+                    f"inf or too large a number in images {start}:{start + len(part)}"
+                )
+            largest = max(largest, size)
+        if largest > 10:
+            warnings.warn(
+                f"images should be scaled to about 0..1; got values up to {largest:g}: "
+                "divide by 255, or pass the uint8 images as they are",
+                stacklevel=4,
+            )
+
+    @staticmethod
+    def _check_labels(labels: np.ndarray, count: int, classes: int) -> np.ndarray:
+        """Return `labels` as an array of shape (B,), once all of them name a class."""
+        labels = np.asarray(labels)
+        if labels.shape != (count,):
+            hint = (
+                " (of one-hot rows, labels.argmax(axis=1))" if labels.ndim == 2 else ""
+            )
+            raise ValueError(
+                f"labels must have shape ({count},){hint}; got {labels.shape}"
+            )
+        if labels.dtype.kind not in "iu":
+            raise TypeError(f"labels must be integers; got dtype {labels.dtype}")
+        low, high = labels.min(), labels.max()
+        if low < 0 or high >= classes:
+            wrong = low if low < 0 else high
+            raise ValueError(f"labels must be in 0..{classes - 1}; got {wrong}")
+        return labels
+
+    def _check_examples(
+        self, images: np.ndarray, labels: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return images and the labels beside them, checked."""
+        images = self._check_images(images)
+        return images, self._check_labels(labels, len(images), len(self.B_dense))
+
+    def _check_tensor(self, name: str, tensor: np.ndarray, axes: str) -> np.ndarray:
+        """Return a step's argument as floats, once it has one axis for each name."""
+        tensor = np.asarray(tensor)
+        if tensor.ndim != len(axes.split()):
+            raise ValueError(
+                f"{name} must have axes ({axes}); got shape {tensor.shape}"
+            )
+        if tensor.dtype.kind not in "fiub":
+            raise TypeError(f"{name} must be numbers; got dtype {tensor.dtype}")
+        return tensor if tensor.dtype.kind == "f" else tensor.astype(self.dtype)
+
+    def _batch(self, images: np.ndarray) -> np.ndarray:
+        """Return one batch as floats, uint8 divided by 255, the batch innermost."""
+        self._taken = 0
+        batch = self._tensor(images.shape, self.dtype)
+        scale = 255 if images.dtype == np.uint8 else 1
+        return np.divide(
+            images, scale, out=batch, dtype=self.dtype, casting="same_kind"
+        )
+
+    def _array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Return an array to be filled; in a run of batches, one of the last batch's.
+
+        Every batch asks for the same arrays in the same order. To hand out those of the
+        batch before saves the operating system's work for fresh pages, which takes as
+        long as the mathematics. A step called by itself always gets a new array.
+        """
+        if self._arrays is None:
+            return np.empty(shape, dtype)
+        if self._taken == len(self._arrays):
+            self._arrays.append(np.empty(0))
+        array = self._arrays[self._taken]
+        if array.shape != shape or array.dtype != dtype:
+            array = self._arrays[self._taken] = np.empty(shape, dtype)
+        self._taken += 1
+        return array
+
+    def _tensor(self, shape: tuple[int, int, int, int], dtype: np.dtype) -> np.ndarray:
+        """Return a tensor (B, H, W, C) to be filled, the batch innermost in memory."""
+        batch, height, width, channels = shape
+        return self._array((channels, height, width, batch), dtype).transpose(
+            3, 1, 2, 0
+        )
+
+    @contextmanager
+    def _reusing_arrays(self) -> Iterator[None]:
+        """Let `_array` hand out the same arrays again, batch after batch."""
+        outer, self._arrays = self._arrays, []
+        try:
+            yield
+        finally:
+            self._arrays = outer
+
+    # ---------------------------------------------------------------- Convolution
+
+    def generate_patches(
+        self,
+        images: np.ndarray,
+        kernel_size: int | tuple[int, int],
+        stride: int = 1,
+        padding: int = 0,
+    ) -> np.ndarray:
+        """Lay what the sliding window sees, at each of its places, into a column.
+
+        With these columns a convolution is one matrix product (Chellapilla, Puri,
+        Simard: High performance convolutional neural networks for document processing,
+        2006).
+
+        Parameters
+        ----------
+        images : array of shape (B, H, W, C)
+        kernel_size : int or (int, int)
+            K, or (K_h, K_w).
+        stride, padding : int
+            Step of the window, and width of the frame of zeros, in pixels.
+
+        Returns
+        -------
+        array of shape (C * K_h * K_w, H' * W' * B)
+        """
+        images = self._check_tensor("images", images, "B H W C")
+        window = _pair("kernel_size", kernel_size)
+        rows, columns = _fit_windows(
+            "images", images.shape[1:3], window, stride, padding
+        )
+        batch, height, width, channels = images.shape
+        if padding:
+            size = (height + 2 * padding, width + 2 * padding)
+            frame = self._tensor((batch, *size, channels), images.dtype)
+            frame.fill(0)
+            frame[:, padding : padding + height, padding : padding + width] = images
+            images = frame
+        windows = sliding_window_view(images, window, axis=(1, 2))[
+            :, ::stride, ::stride
+        ]
+        windows = windows.transpose(3, 4, 5, 1, 2, 0)
+        patches = self._array(windows.shape, images.dtype)
+        np.copyto(patches, windows)
+        return patches.reshape(channels * math.prod(window), rows * columns * batch)
+
+    def generate_feature_map(
+        self,
+        images: np.ndarray,
+        kernel: np.ndarray,
+        bias: np.ndarray | None = None,
+        stride: int = 1,
+        padding: int = 0,
+        patches: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Convolve the images with the kernels.
+
+        ``map[b,y,x,f] = bias[f] + sum kernel[f,c,i,j] * images[b, s*y+i, s*x+j, c]``,
+        where the sum runs over c, i and j, and s is the stride: the matrix product of
+        the kernels, one a row, by the patches, one a column.
+
+        Parameters
+        ----------
+        images : array of shape (B, H, W, C)
+        kernel : array of shape (F, C, K_h, K_w)
+        bias : array of shape (F,), optional
+        stride, padding : int
+            In pixels.
+        patches : array, optional
+            What `generate_patches` made of the same images, where it is there already.
+
+        Returns
+        -------
+        array of shape (B, H', W', F)
+        """
+        images = self._check_tensor("images", images, "B H W C")
+        kernel = self._check_tensor("kernel", kernel, "F C K_h K_w")
+        filters, channels, *window = kernel.shape
+        batch, height, width, _ = images.shape
+        _check_shape("kernel", kernel, (filters, images.shape[3], *window))
+        rows, columns = _fit_windows("images", (height, width), window, stride, padding)
+        if patches is None:
+            patches = self.generate_patches(images, window, stride, padding)
+        kernel = kernel.reshape(filters, channels * math.prod(window))
+        dtype = np.result_type(kernel, patches)
+        feature_map = self._array((filters, rows * columns * batch), dtype)
+        np.matmul(kernel, patches, out=feature_map)
+        if bias is not None:
+            bias = self._check_tensor("bias", bias, "F")
+            _check_shape("bias", bias, (filters,))
+            feature_map = feature_map + bias[:, np.newaxis]
+        return feature_map.reshape(filters, rows, columns, batch).transpose(3, 1, 2, 0)
+
+    def generate_kernal_loss(
+        self,
+        images: np.ndarray,
+        d_feature_map: np.ndarray,
+        kernel_size: int | tuple[int, int],
+        stride: int = 1,
+        padding: int = 0,
+        patches: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Derive the loss by the kernel of `generate_feature_map`.
+
+        Forward, ``map = kernel @ patches``; hence ``d_kernel = d_map @ patches.T``:
+        each weight gathers, over all places and images, what it multiplied times what
+        came back. The bias is added everywhere, so its gradient is ``d_feature_map``
+        summed over B, H' and W'.
+
+        Parameters
+        ----------
+        images : array of shape (B, H, W, C)
+        d_feature_map : array of shape (B, H', W', F)
+        kernel_size : int or (int, int)
+        stride, padding : int
+            As in the forward step.
+        patches : array, optional
+            What `generate_patches` made of the same images, where it is there already.
+
+        Returns
+        -------
+        array of shape (F, C, K_h, K_w)
+        """
+        images = self._check_tensor("images", images, "B H W C")
+        d_feature_map = self._check_tensor("d_feature_map", d_feature_map, "B H' W' F")
+        window = _pair("kernel_size", kernel_size)
+        batch, height, width, channels = images.shape
+        rows, columns = _fit_windows("images", (height, width), window, stride, padding)
+        filters = d_feature_map.shape[3]
+        _check_shape("d_feature_map", d_feature_map, (batch, rows, columns, filters))
+        if patches is None:
+            patches = self.generate_patches(images, window, stride, padding)
+        d_map = d_feature_map.transpose(3, 1, 2, 0).reshape(
+            filters, rows * columns * batch
+        )
+        # BLAS does the transposed product, which is the same, in less time.
+        return (patches @ d_map.T).T.reshape(filters, channels, *window)
+
+    def generate_input_loss(
+        self,
+        d_feature_map: np.ndarray,
+        kernel: np.ndarray,
+        input_shape: tuple[int, int],
+        stride: int = 1,
+        padding: int = 0,
+    ) -> np.ndarray:
+        """Derive the loss by the input of `generate_feature_map`, so that they stack.
+
+        Forward, ``map = kernel @ patches``; hence ``d_patches = kernel.T @ d_map``. A
+        pixel stood in several patches, and gathers from all of them.
+
+        Parameters
+        ----------
+        d_feature_map : array of shape (B, H', W', F)
+        kernel : array of shape (F, C, K_h, K_w)
+        input_shape : (int, int)
+            H and W of the input.
+        stride, padding : int
+            As in the forward step.
+
+        Returns
+        -------
+        array of shape (B, H, W, C)
+        """
+        d_feature_map = self._check_tensor("d_feature_map", d_feature_map, "B H' W' F")
+        kernel = self._check_tensor("kernel", kernel, "F C K_h K_w")
+        filters, channels, *window = kernel.shape
+        height, width = _pair("input_shape", input_shape)
+        rows, columns = _fit_windows(
+            "input_shape", (height, width), window, stride, padding
+        )
+        batch = d_feature_map.shape[0]
+        _check_shape("d_feature_map", d_feature_map, (batch, rows, columns, filters))
+        d_map = d_feature_map.transpose(3, 1, 2, 0).reshape(
+            filters, rows * columns * batch
+        )
+        weights = kernel.reshape(filters, channels * math.prod(window))
+        dtype = np.result_type(weights, d_map)
+        d_patches = self._array((weights.shape[1], d_map.shape[1]), dtype)
+        np.matmul(weights.T, d_map, out=d_patches)
+        d_windows = d_patches.reshape(channels, *window, rows, columns, batch)
+        size = (height + 2 * padding, width + 2 * padding)
+        d_frame = self._tensor((batch, *size, channels), dtype)
+        d_frame.fill(0)
+        for (i, j), places in _window_offsets(window, stride, (rows, columns)):
+            d_frame[places] += d_windows[:, i, j].transpose(3, 1, 2, 0)
+        return d_frame[:, padding : padding + height, padding : padding + width]
+
+    # ---------------------------------------------------------------- ReLU
+
+    def relu(self, x: np.ndarray) -> np.ndarray:
+        """Cut off what is negative: ``max(x, 0)``, for an array of any shape."""
+        return np.maximum(x, 0)
+
+    def relu_gradient(self, d_output: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Let the gradient through where ReLU's input `x` was positive; at 0 it is 0.
+
+        Parameters
+        ----------
+        d_output, x : arrays of one shape
+            The derivative by ReLU's output, and ReLU's input.
+        """
+        d_output, x = np.asarray(d_output), np.asarray(x)
+        _check_shape("d_output", d_output, x.shape)
+        return d_output * (x > 0)
+
+    # ---------------------------------------------------------------- Max pooling
+
+    def generate_max_pool(
+        self, feature_map: np.ndarray, pool_size: int = 2, stride: int | None = None
+    ) -> np.ndarray:
+        """Keep the largest number of each window, and in a mask where it stood.
+
+        A map of 4x4 under windows of 2x2, and a gradient a, b, c, d on its way back::
+
+            feature_map     pooled     binary_max_pool     d_pooled     unpooled
+            1 3 | 2 2       3 2          . X | X .           a b         0 a | b 0
+            0 1 | 2 1                    . . | . .                       0 0 | 0 0
+            ----+----                    ----+----                       ----+----
+            5 0 | 0 0       5 4          X . | . .           c d         c 0 | 0 0
+            2 5 | 0 4                    . . | . X                       0 0 | 0 d
+
+        Of equal largest numbers the first in row-major order wins, alone. Rows and
+        columns that fill no whole window are left out.
+
+        Parameters
+        ----------
+        feature_map : array of shape (B, H, W, F)
+        pool_size : int
+            P, the side of the window in pixels.
+        stride : int, optional
+            Step of the window in pixels; `pool_size` where it is left out.
+
+        Returns
+        -------
+        array of shape (B, H', W', F)
+            Besides, sets `binary_max_pool`, bool of shape (B, H', W', F, P, P).
+        """
+        feature_map = self._check_tensor("feature_map", feature_map, "B H W F")
+        _check_integer("pool_size", pool_size, 1)
+        stride = pool_size if stride is None else stride
+        batch, height, width, filters = feature_map.shape
+        window = (pool_size, pool_size)
+        counts = _fit_windows("feature_map", (height, width), window, stride)
+        first, *others = [
+            places for _, places in _window_offsets(window, stride, counts)
+        ]
+        pooled = self._tensor((batch, *counts, filters), feature_map.dtype)
+        np.copyto(pooled, feature_map[first])
+        for places in others:
+            np.maximum(pooled, feature_map[places], out=pooled)
+        mask = self._array((*window, filters, *counts, batch), bool)
+        mask = mask.transpose(5, 3, 4, 2, 0, 1)
+        undecided = self._tensor(pooled.shape, bool)
+        undecided.fill(True)
+        for (i, j), places in _window_offsets(window, stride, counts):
+            winners = np.equal(feature_map[places], pooled, out=mask[..., i, j])
+            winners &= undecided
+            undecided ^= winners
+        self.binary_max_pool, self._pooled_from = mask, (stride, (height, width))
+        return pooled
+
+    def unpool(
+        self,
+        d_pooled: np.ndarray,
+        mask: np.ndarray | None = None,
+        stride: int | None = None,
+        output_shape: tuple[int, ...] | None = None,
+    ) -> np.ndarray:
+        """Send each gradient back to where the largest number of its window stood.
+
+        Elsewhere the gradient is zero; a winner of several overlapping windows gets
+        their sum. What is left out is taken from the last `generate_max_pool`, where
+        the picture of this step stands, too.
+
+        Parameters
+        ----------
+        d_pooled : array of shape (B, H', W', F)
+        mask : bool array of shape (B, H', W', F, P, P), optional
+        stride : int, optional
+            As in the forward step.
+        output_shape : (int, int), optional
+            H and W of the feature map; its whole shape will do.
+
+        Returns
+        -------
+        array of shape (B, H, W, F)
+        """
+        if self.binary_max_pool is None and (
+            mask is None or None in (stride, output_shape)
+        ):
+            required = (
+                "mask, stride and output_shape must be given without a max pool before"
+            )
+            raise ValueError(f"{required}; got {mask}, {stride} and {output_shape}")
+        mask = np.asarray(self.binary_max_pool if mask is None else mask)
+        stride = self._pooled_from[0] if stride is None else stride
+        output_shape = self._pooled_from[1] if output_shape is None else output_shape
+        d_pooled = self._check_tensor("d_pooled", d_pooled, "B H' W' F")
+        if mask.ndim != 6 or mask.dtype != bool:
+            got = f"{mask.dtype} of shape {mask.shape}"
+            raise ValueError(f"mask must be bool with axes (B H' W' F P P); got {got}")
+        _check_shape("d_pooled", d_pooled, mask.shape[:4])
+        batch, rows, columns, filters, *window = mask.shape
+        height, width = output_shape if len(output_shape) == 2 else output_shape[1:3]
+        counts = _fit_windows("output_shape", (height, width), window, stride)
+        if counts != (rows, columns):
+            required = (
+                f"output_shape must be that of a map with {rows}x{columns} windows"
+            )
+            raise ValueError(
+                f"{required} {_times(window)}, stride {stride}; got {output_shape}"
+            )
+        d_feature_map = self._tensor((batch, height, width, filters), d_pooled.dtype)
+        d_feature_map.fill(0)
+        for (i, j), places in _window_offsets(window, stride, counts):
+            if stride < max(window):
+                d_feature_map[places] += d_pooled * mask[..., i, j]
+            else:  # Each place belongs to one window: written once, without a sum.
+                np.multiply(d_pooled, mask[..., i, j], out=d_feature_map[places])
+        return d_feature_map
+
+    # ---------------------------------------------------------------- Flatten
+
+    def generate_flattened_array(self, pooled: np.ndarray) -> np.ndarray:
+        """Write each image's maps as one row, in the order H, W, F.
+
+        Its reverse is ``d_flattened.reshape(pooled.shape)``.
+
+        Parameters
+        ----------
+        pooled : array of shape (B, H, W, F)
+
+        Returns
+        -------
+        array of shape (B, D), D = H * W * F
+        """
+        pooled = self._check_tensor("pooled", pooled, "B H W F")
+        batch, *features = pooled.shape
+        return pooled.transpose(1, 2, 3, 0).reshape(math.prod(features), batch).T
+
+    # ---------------------------------------------------------------- Dense and softmax
+
+    def softmax(self, scores: np.ndarray) -> np.ndarray:
+        """Turn scores into probabilities: ``exp(s) / sum exp(s)``, each row for itself.
+
+        Subtracting a row's maximum changes nothing in the quotient, and no power
+        overflows.
+
+        Parameters
+        ----------
+        scores : array of shape (B, N)
+            Of any finite size.
+
+        Returns
+        -------
+        array of shape (B, N)
+            In 0..1; each row sums to 1.
+        """
+        scores = self._check_tensor("scores", scores, "B N")
+        with np.errstate(
+            over="ignore"
+        ):  # A difference of -inf is right: its power is 0.
+            powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
+
+    def compute_loss(self, probabilities: np.ndarray, labels: np.ndarray) -> float:
+        """Return the cross-entropy: mean ``-log(probability of the label)``, in nats.
+
+        A probability of 0 counts as the smallest normal number, so the loss stays
+        finite.
+
+        Parameters
+        ----------
+        probabilities : array of shape (B, N)
+        labels : int array of shape (B,)
+        """
+        probabilities = self._check_tensor("probabilities", probabilities, "B N")
+        labels = self._check_labels(labels, *probabilities.shape)
+        of_label = probabilities[np.arange(len(labels)), labels]
+        return float(
+            -np.log(np.maximum(of_label, np.finfo(of_label.dtype).tiny)).mean()
+        )
+
+    def backprop_decision_making(
+        self, flattened: np.ndarray, probabilities: np.ndarray, labels: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Go back from the loss through softmax and the dense layer.
+
+        Forward, ``scores = flattened @ W_dense + B_dense``. Through cross-entropy and
+        softmax together, ``d_scores = (probabilities - one_hot(labels)) / B``: what is
+        said less what is so (Goodfellow et al. 2016, section 6.2.2.3).
+
+        Parameters
+        ----------
+        flattened : array of shape (B, D)
+        probabilities : array of shape (B, N)
+        labels : int array of shape (B,)
+
+        Returns
+        -------
+        d_W_dense, d_B_dense, d_flattened : arrays of shape (D, N), (N,) and (B, D)
+        """
+        flattened = self._check_tensor("flattened", flattened, "B D")
+        probabilities = self._check_tensor("probabilities", probabilities, "B N")
+        batch, classes = probabilities.shape
+        labels = self._check_labels(labels, batch, classes)
+        _check_shape("flattened", flattened, (batch, len(self.W_dense)))
+        d_scores = probabilities.copy()
+        d_scores[np.arange(batch), labels] -= 1
+        d_scores /= batch
+        d_flattened = (self.W_dense @ d_scores.T).T
+        return flattened.T @ d_scores, d_scores.sum(axis=0), d_flattened
+
+    # ---------------------------------------------------------------- The whole network
+
+    def forward(self, images: np.ndarray) -> np.ndarray:
+        """Return the probabilities, (B, N), of one batch of images, in one go.
+
+        For many images, `predict_proba` does the same batch by batch.
+        """
+        return self._forward(self._batch(self._check_images(images)))[0]
+
+    def compute_gradients(
+        self, images: np.ndarray, labels: np.ndarray
+    ) -> tuple[float, dict[str, np.ndarray]]:
+        """Return the loss of one batch, and its derivative by each of `parameters`.
+
+        No parameter is changed.
+
+        Parameters
+        ----------
+        images : array of shape (B, H, W, C) or (B, H, W)
+        labels : int array of shape (B,)
+
+        Returns
+        -------
+        loss : float
+        gradients : dict of str to array
+            With the names and shapes of `parameters`.
+        """
+        images, labels = self._check_examples(images, labels)
+        probabilities, gradients = self._backward(self._batch(images), labels)
+        return self.compute_loss(probabilities, labels), gradients
+
+    def _forward(self, images: np.ndarray) -> tuple[np.ndarray, list[tuple]]:
+        """Return the probabilities and, of each step, what its reverse needs."""
+        x, trace = images, []
+        for kind, layer, index in self._steps:
+            if kind == "convolution":
+                # Made once, for this product and for that of the kernel's gradient.
+                patches = self.generate_patches(
+                    x, layer.window, layer.stride, layer.padding
+                )
+                trace.append((x, patches))
+                x = self.generate_feature_map(
+                    x, self.kernels[index], None, layer.stride, layer.padding, patches
+                )
+            elif kind == "pooling":
+                map_shape = x.shape[1:3]
+                x = self.generate_max_pool(x, layer.window[0], layer.stride)
+                trace.append((self.binary_max_pool, map_shape))
+            else:
+                x = x + self.biases[index]
+                trace.append((x,))
+                x = self.relu(x)
+        flattened = self.generate_flattened_array(x)
+        trace.append((x.shape, flattened))
+        return self.softmax(flattened @ self.W_dense + self.B_dense), trace
+
+    def _backward(
+        self, images: np.ndarray, labels: np.ndarray
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Go forward, then the same way back; return probabilities and gradients."""
+        probabilities, trace = self._forward(images)
+        shape, flattened = trace.pop()
+        gradients = dict.fromkeys(self.parameters)
+        gradients["W_dense"], gradients["B_dense"], d_flattened = (
+            self.backprop_decision_making(flattened, probabilities, labels)
+        )
+        d = _innermost(d_flattened.reshape(shape))
+        for (kind, layer, index), kept in zip(
+            self._steps[::-1], trace[::-1], strict=True
+        ):
+            if kind == "ReLU":
+                d = self.relu_gradient(d, *kept)
+                gradients[f"biases.{index}"] = d.sum(axis=(0, 1, 2))
+            elif kind == "pooling":
+                mask, map_shape = kept
+                d = self.unpool(d, mask, layer.stride, map_shape)
+            else:
+                x, patches = kept
+                gradients[f"kernels.{index}"] = self.generate_kernal_loss(
+                    x, d, layer.window, layer.stride, layer.padding, patches
+                )
+                if index == 0:  # Nothing below the first convolution is learned.
+                    break
+                d = self.generate_input_loss(
+                    d, self.kernels[index], x.shape[1:3], layer.stride, layer.padding
+                )
+        return probabilities, gradients
+
+    # ---------------------------------------------------------------- Learning
+
+    def fit(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        epochs: int | None = None,
+        validation_data: tuple[np.ndarray, np.ndarray] | None = None,
+        verbose: int = 1,
+    ) -> HandwrittenNumberClassification:
+        """Train by stochastic gradient descent, on from the present parameters.
+
+        Each epoch goes once through the images in a newly drawn order; the last batch
+        may be a short one. Loss and accuracy in `history` are means over the epoch's
+        batches, each taken before the step that it led to.
+
+        Parameters
+        ----------
+        images : array of shape (B, H, W, C) or, with one channel, (B, H, W)
+            uint8, which is divided by 255, or floats, which are used as they are. Of
+            any number, `np.memmap` included: only one batch at a time is copied.
+        labels : int array of shape (B,)
+        epochs : int, optional
+            The setting of this name where it is left out.
+        validation_data : (images, labels), optional
+            Evaluated after each epoch; nothing is learned from them.
+        verbose : {0, 1}
+            0 is silent; 1 shows a progress bar, and a line for each epoch.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument is wrong; before anything is changed.
+        FloatingPointError
+            If the training diverges; the parameters are those from before that epoch.
+        """
+        images, labels = self._check_examples(images, labels)
+        if validation_data is not None:
+            validation_data = self._check_examples(*validation_data)
+        epochs = self.epochs if epochs is None else epochs
+        _check_integer("epochs", epochs, 1)
+        rates = self._learning_rates(epochs * math.ceil(len(images) / self.batch_size))
+        with self._progress_bar(epochs * len(images), verbose) as bar:
+            for epoch in range(1, epochs + 1):
+                bar.set_description(f"epoch {epoch}/{epochs}")
+                results = self._train_epoch(images, labels, rates, bar)
+                if validation_data is not None:
+                    validation = self.evaluate(*validation_data)
+                    results |= dict(
+                        zip(("val_loss", "val_accuracy"), validation, strict=True)
+                    )
+                for name, value in results.items():
+                    self.history.setdefault(name, []).append(value)
+                if verbose:
+                    bar.write(_epoch_line(epoch, epochs, results))
+        return self
+
+    def partial_fit(
+        self, images: np.ndarray, labels: np.ndarray
+    ) -> HandwrittenNumberClassification:
+        """Train silently for one pass over `images`, on from where training stands.
+
+        Momentum lives on from call to call. Arguments and errors are those of `fit`.
+        """
+        return self.fit(images, labels, epochs=1, verbose=0)
+
+    def _train_epoch(
+        self, images: np.ndarray, labels: np.ndarray, rates: Iterator[float], bar: Any
+    ) -> dict[str, float]:
+        """Take one pass over all images; return mean loss, accuracy and seconds."""
+        before = {name: array.copy() for name, array in self.parameters.items()}
+        started, loss, hits, seen = time.perf_counter(), 0.0, 0, 0
+        order = self._generator.permutation(len(images))
+        # What overflows is told of below, in better words than NumPy's warnings.
+        with np.errstate(over="ignore", invalid="ignore"), self._reusing_arrays():
+            for start in range(0, len(images), self.batch_size):
+                batch = order[start : start + self.batch_size]
+                batch_loss, batch_hits = self._train_batch(
+                    self._batch(images[batch]), labels[batch], next(rates)
+                )
+                seen, hits = seen + len(batch), hits + batch_hits
+                loss += batch_loss * len(batch)
+                if not math.isfinite(loss):
+                    break
+                if bar.update(len(batch)):
+                    bar.set_postfix_str(
+                        f"loss {loss / seen:.4f}, accuracy {hits / seen:.2%}"
+                    )
+        self._check_convergence(loss, before)
+        seconds = time.perf_counter() - started
+        return {"loss": loss / seen, "accuracy": hits / seen, "seconds": seconds}
+
+    def _train_batch(
+        self, images: np.ndarray, labels: np.ndarray, rate: float
+    ) -> tuple[float, int]:
+        """Take one step down the gradient; return the loss and the hits before it."""
+        probabilities, gradients = self._backward(images, labels)
+        self._update_parameters(gradients, rate)
+        hits = int((probabilities.argmax(axis=1) == labels).sum())
+        return self.compute_loss(probabilities, labels), hits
+
+    def _update_parameters(self, gradients: dict[str, np.ndarray], rate: float) -> None:
+        """Step down the gradients: ``v = m v - rate g``, then ``w += m v - rate g``.
+
+        This is Nesterov's momentum m; without it, ``w -= rate g``.
+        """
+        for name, parameter in self.parameters.items():
+            gradient, velocity = gradients[name], self._velocity[name]
+            if self.weight_decay and not name.startswith(("biases", "B_")):
+                gradient = gradient + self.weight_decay * parameter
+            step = rate * gradient
+            velocity *= self.momentum
+            velocity -= step
+            parameter += self.momentum * velocity - step
+
+    def _learning_rates(self, steps: int) -> Iterator[float]:
+        """Yield the rate of each step; the cycle's two zeros lie just outside of it."""
+        for step in range(1, steps + 1):
+            done = step / (steps + 1)
+            cycle = min(done / 0.3, (1 - done) / 0.7)
+            yield self.lr * cycle if self.schedule == "one-cycle" else self.lr
+
+    def _check_convergence(self, loss: float, before: dict[str, np.ndarray]) -> None:
+        """Take an epoch back that led to a loss or parameters that are not finite."""
+        finite = all(np.isfinite(array).all() for array in self.parameters.values())
+        if math.isfinite(loss) and finite:
+            return
+        for name, array in self.parameters.items():
+            array[...] = before[name]
+            self._velocity[name][...] = 0
+        raise FloatingPointError(
+            f"lr must be small enough for training to converge; got {self.lr}, which "
+            "led to infinite numbers; the parameters are those from before this epoch"
+        )
+
+    @staticmethod
+    def _progress_bar(total: int, verbose: int) -> Any:
+        """Return a bar that counts images, for a terminal or a notebook."""
+        from tqdm.auto import tqdm
+
+        # None: no bar where nobody looks on, as in a file or a pipe.
+        hidden = None if verbose else True
+        return tqdm(
+            total=total, unit=" images", unit_scale=True, leave=False, disable=hidden
+        )
+
+    # ---------------------------------------------------------------- Use
+
+    def predict_proba(self, images: np.ndarray) -> np.ndarray:
+        """Return the probability of each class, (B, N), for any number of images."""
+        return np.concatenate(list(self._probabilities(self._check_images(images))))
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Return the most probable class of each image, int of shape (B,)."""
+        return self.predict_proba(images).argmax(axis=1)
+
+    def evaluate(self, images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+        """Return mean loss (nats) and accuracy (0..1) over any number of images."""
+        images, labels = self._check_examples(images, labels)
+        loss, hits, seen = 0.0, 0, 0
+        for probabilities in self._probabilities(images):
+            part = labels[seen : seen + len(probabilities)]
+            loss += self.compute_loss(probabilities, part) * len(part)
+            hits += int((probabilities.argmax(axis=1) == part).sum())
+            seen += len(part)
+        return loss / seen, hits / seen
+
+    def score(self, images: np.ndarray, labels: np.ndarray) -> float:
+        """Return the accuracy, 0..1, as in scikit-learn."""
+        return self.evaluate(images, labels)[1]
+
+    def _probabilities(self, images: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield probabilities, 100 images at a time: little memory, warm caches."""
+        with self._reusing_arrays():
+            for start in range(0, len(images), 100):
+                yield self._forward(self._batch(images[start : start + 100]))[0]
+
+    @staticmethod
+    def prepare_image(image: np.ndarray) -> np.ndarray:
+        """Turn a picture of one digit into what MNIST's digits look like.
+
+        MNIST's own procedure (LeCun et al. 1998, section III.A): light strokes on
+        black, cropped to the ink, scaled into 20x20 pixels with its proportions kept,
+        its centre of mass put into the middle of 28x28. The strongest ink becomes 1.
+
+        Parameters
+        ----------
+        image : uint8 array of shape (H, W), (H, W, 3) or (H, W, 4)
+            Grey, RGB or RGBA; dark on light or light on dark.
+
+        Returns
+        -------
+        float32 array of shape (1, 28, 28, 1), in 0..1
+
+        Raises
+        ------
+        ValueError, TypeError
+            If `image` is no such array, or shows no ink.
+        """
+        image = np.asarray(image)
+        if image.dtype != np.uint8:
+            raise TypeError(f"image must be uint8; got dtype {image.dtype}")
+        if image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,), (4,)):
+            required = "image must have shape (H, W), (H, W, 3) or (H, W, 4)"
+            raise ValueError(f"{required}; got {image.shape}")
+        if image.size == 0:
+            raise ValueError(f"image must hold pixels; got shape {image.shape}")
+        digit = _fit_into_box(_find_ink(_to_grey(image)))
+        prepared = np.zeros((1, 28, 28, 1), np.float32)
+        places = []
+        for axis, side in enumerate(digit.shape):
+            centre = np.average(np.arange(side), weights=digit.sum(axis=1 - axis))
+            # The middle of MNIST's fields is pixel 14, counted from 0.
+            start = min(max(round(14 - centre), 0), 28 - side)
+            places.append(slice(start, start + side))
+        prepared[0, places[0], places[1], 0] = digit
+        return prepared
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write settings, parameters and history to one ``.npz`` file, without pickle.
+
+        The file is written beside `path`, then renamed: there is never half a file. A
+        loaded model trains on from its parameters, with shuffling and momentum begun
+        anew.
+        """
+        settings = self.get_params() | {"dtype": np.dtype(self.dtype).name}
+        texts = {"format_version": 1, "settings": settings, "history": self.history}
+        texts = {
+            name: json.dumps(t, default=np.generic.item) for name, t in texts.items()
+        }
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with open(temporary, "wb") as file:
+                np.savez(file, allow_pickle=False, **texts, **self.parameters)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> HandwrittenNumberClassification:
+        """Return the model that `save` wrote to `path`.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be opened.
+        ValueError
+            If it is no model file, or its arrays are not those of its architecture.
+        """
+        required = "path must be a model file as save() writes it"
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            version, settings, history = (
+                json.loads(str(arrays.pop(name)))
+                for name in ("format_version", "settings", "history")
+            )
+            if version != 1:
+                raise ValueError(f"format version {version} where 1 is known")
+            settings["dtype"] = np.dtype(settings["dtype"]).type
+            settings["input_shape"] = tuple(settings["input_shape"])
+            model = cls(**settings)
+            model._take_parameters(arrays)
+            model.history = {name: list(values) for name, values in history.items()}
+        except OSError:
+            raise
+        except Exception as error:  # Whatever a damaged file may lead to.
+            raise ValueError(f"{required}; got {os.fspath(path)!r}: {error}") from error
+        return model
+
+    def _take_parameters(self, arrays: dict[str, np.ndarray]) -> None:
+        """Put `arrays` in place of the parameters, once they fit the architecture."""
+        if arrays.keys() != self.parameters.keys():
+            names, got = list(self.parameters), list(arrays)
+            raise ValueError(
+                f"arrays must be {names} for {self.architecture}; got {got}"
+            )
+        for name, parameter in self.parameters.items():
+            array = arrays[name]
+            if array.shape != parameter.shape or array.dtype != parameter.dtype:
+                required = f"{parameter.dtype} of shape {parameter.shape}"
+                got = f"{array.dtype} of shape {array.shape}"
+                raise ValueError(f"{name} must be {required}; got {got}")
+            if not np.isfinite(array).all():
+                raise ValueError(f"{name} must be finite; got nan or inf")
+            parameter[...] = array
+
+    def to_keras(self) -> keras.Model:
+        """Return the same network, with the same parameters, as a Keras model.
+
+        Needs TensorFlow. Kernels (F, C, K_h, K_w) become Keras's (K_h, K_w, C, F).
+        """
+        from tensorflow import keras
+
+        dtype = np.dtype(self.dtype).name
+        model = keras.Sequential([keras.Input(self.input_shape, dtype=dtype)])
+        for layer in self.layers[:-1]:
+            if layer.kind == "pooling":
+                model.add(
+                    keras.layers.MaxPooling2D(layer.window, layer.stride, dtype=dtype)
+                )
+                continue
+            if layer.padding:
+                model.add(keras.layers.ZeroPadding2D(layer.padding, dtype=dtype))
+            filters = layer.output_shape[2]
+            model.add(
+                keras.layers.Conv2D(
+                    filters, layer.window, layer.stride, activation="relu", dtype=dtype
+                )
+            )
+        model.add(keras.layers.Flatten(dtype=dtype))
+        model.add(
+            keras.layers.Dense(len(self.B_dense), activation="softmax", dtype=dtype)
+        )
+        weights = list(self.parameters.values())
+        model.set_weights(
+            [w.transpose(2, 3, 1, 0) if w.ndim == 4 else w for w in weights]
+        )
+        return model
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle and copy a model without the mask of its last batch."""
+        return vars(self) | {"binary_max_pool": None}
+
+    # ---------------------------------------------------------------- Looking inside
+
+    def __repr__(self) -> str:
+        """Show the settings that differ from the defaults."""
+        defaults = inspect.signature(type(self).__init__).parameters
+        changed = [
+            f"{name}={value!r}"
+            for name, value in self.get_params().items()
+            if name != "architecture" and value != defaults[name].default
+        ]
+        return (
+            f"{type(self).__name__}({', '.join([repr(self.architecture), *changed])})"
+        )
+
+    def summary(self) -> str:
+        """Return a table of the layers: what each does, its map, parameters, work."""
+        rows = self._summary_rows()
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        justify = (str.ljust, str.ljust, str.ljust, str.rjust, str.rjust)
+        lines = [
+            "  ".join(
+                place(cell, n)
+                for place, cell, n in zip(justify, row, widths, strict=True)
+            )
+            for row in rows
+        ]
+        lines.insert(1, "  ".join("-" * width for width in widths))
+        return "\n".join(line.rstrip() for line in lines)
+
+    def _repr_html_(self) -> str:
+        """Show the table of `summary` where a notebook names the model."""
+        head, *rows = (
+            "".join(f"<td>{cell}</td>" for cell in row) for row in self._summary_rows()
+        )
+        head = head.replace("td>", "th>")
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def _summary_rows(self) -> list[tuple[str, ...]]:
+        """Return the cells of the summary, the head first."""
+        rows = [("layer", "step", "output", "parameters", "multiply-adds")]
+        rows.append(("", "images", _times(self.input_shape), "", ""))
+        for layer in self.layers:
+            steps = {
+                "convolution": f"{layer.name} {_times(layer.window)}, ReLU",
+                "pooling": f"max pooling {_times(layer.window)}",
+                "dense": "flatten, dense, softmax",
+            }
+            options = f", stride {layer.stride}" if layer.stride > 1 else ""
+            options += f", padding {layer.padding}" if layer.padding else ""
+            counts = (f"{n:,}" for n in (layer.parameters, layer.multiply_adds))
+            step = steps[layer.kind] + options
+            rows.append((layer.token, step, _times(layer.output_shape), *counts))
+        work = [(layer.parameters, layer.multiply_adds) for layer in self.layers]
+        totals = (f"{sum(counts):,}" for counts in zip(*work, strict=True))
+        return [*rows, ("total", "", "", *totals)]
+
+    def plot_history(self, figure: Figure | None = None) -> Figure:
+        """Draw loss and accuracy by epoch, of training and, where known, validation."""
+        figure = _new_figure(9, 3.6) if figure is None else figure
+        panels = figure.subplots(1, 2)
+        for panel, quantity in zip(panels, ("loss", "accuracy"), strict=True):
+            scale = 100 if quantity == "accuracy" else 1
+            for prefix, label, style in (
+                ("", "training", "o-"),
+                ("val_", "validation", "s--"),
+            ):
+                values = self.history.get(prefix + quantity, [])
+                epochs = np.arange(1, len(values) + 1)
+                panel.plot(epochs, scale * np.array(values), style, label=label)
+            panel.set_title(quantity.capitalize())
+            panel.set_xlabel("epoch")
+            panel.set_ylabel("accuracy (%)" if scale == 100 else "loss (nats)")
+            panel.xaxis.get_major_locator().set_params(integer=True)
+            panel.grid(alpha=0.3)
+            panel.legend()
+        return figure
+
+    def plot_kernels(self, layer: int = 0, figure: Figure | None = None) -> Figure:
+        """Draw the kernels of convolution `layer`, counted from 0, one tile each.
+
+        A kernel of several channels is a column of tiles. Without any convolution the
+        weights of the dense layer are drawn, which are kernels as large as the map.
+        """
+        if self.kernels:
+            kernels, name = self.kernels[layer], f"Kernels of convolution {layer + 1}"
+        else:
+            maps = self.W_dense.reshape(*self.layers[-1].input_shape, -1)
+            kernels, name = maps.transpose(3, 2, 0, 1), "Weights of the dense layer"
+        filters, channels, height, width = kernels.shape
+        mosaic, largest = _lay_out_tiles(kernels), np.abs(kernels).max()
+        if figure is None:
+            high = 6.4 * mosaic.shape[0] / mosaic.shape[1] * 0.8 + 0.6
+            figure = _new_figure(6.4, min(max(high, 2), 9))
+        panel = figure.subplots()
+        shown = panel.imshow(mosaic, cmap="RdBu", vmin=-largest, vmax=largest)
+        panel.set(xticks=[], yticks=[], facecolor="0.8")
+        panel.set_title(f"{name}: {filters} of {_times((height, width, channels))}")
+        figure.colorbar(shown, ax=panel, label="weight")
+        return figure
+
+    def plot_confusion(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        probabilities: np.ndarray | None = None,
+        figure: Figure | None = None,
+    ) -> Figure:
+        """Draw how often each class was read as which; the colour shows the errors.
+
+        `probabilities` is what `predict_proba` made of the images, where it is there
+        already.
+        """
+        figure = _new_figure(6.4, 5.6) if figure is None else figure
+        probabilities = (
+            self.predict_proba(images) if probabilities is None else probabilities
+        )
+        classes = probabilities.shape[1]
+        counts = np.zeros((classes, classes), int)
+        np.add.at(counts, (labels, probabilities.argmax(axis=1)), 1)
+        errors = np.where(np.eye(classes, dtype=bool), 0, counts)
+        panel = figure.subplots()
+        shown = panel.imshow(errors, cmap="Blues", vmin=0, vmax=max(1, errors.max()))
+        for true, seen in zip(*np.nonzero(counts), strict=True):
+            dark = errors[true, seen] > 0.6 * errors.max()
+            weight = "bold" if true == seen else "normal"
+            style = {"color": "white" if dark else "black", "weight": weight, "size": 8}
+            panel.text(
+                seen, true, counts[true, seen], ha="center", va="center", **style
+            )
+        accuracy = counts.trace() / counts.sum()
+        panel.set_title(f"{counts.sum():,} images, {accuracy:.2%} read right (bold)")
+        panel.set(
+            xticks=range(classes), yticks=range(classes), xlabel="seen", ylabel="true"
+        )
+        figure.colorbar(shown, ax=panel, label="errors (images)", shrink=0.8)
+        return figure
+
+    def plot_mistakes(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        probabilities: np.ndarray | None = None,
+        figure: Figure | None = None,
+    ) -> Figure:
+        """Draw up to 24 misread images, the most confident first: seen and true class.
+
+        `probabilities` is what `predict_proba` made of the images, where it is there
+        already.
+        """
+        figure = _new_figure(8, 6) if figure is None else figure
+        probabilities = (
+            self.predict_proba(images) if probabilities is None else probabilities
+        )
+        seen, labels = probabilities.argmax(axis=1), np.asarray(labels)
+        wrong = np.flatnonzero(seen != labels)
+        wrong = wrong[np.argsort(-probabilities[wrong, seen[wrong]], kind="stable")]
+        figure.suptitle(
+            f"{len(wrong):,} of {len(labels):,} images misread"
+            + (", the most confident errors first" if len(wrong) else "")
+        )
+        panels = figure.subplots(4, 6).ravel()
+        for panel in panels:
+            panel.set_axis_off()
+        for panel, index in zip(panels, wrong, strict=False):
+            panel.imshow(np.squeeze(images[index]), cmap="gray")
+            confidence = probabilities[index, seen[index]]
+            panel.set_title(
+                f"seen {seen[index]} ({confidence:.0%})\ntrue {labels[index]}", size=9
+            )
+        return figure
+
+
+# -------------------------------------------------------------------- Small helpers
+
+
+def _window_offsets(
+    window: tuple[int, int], stride: int, counts: tuple[int, int]
+) -> Iterator[tuple[tuple[int, int], tuple[slice, ...]]]:
+    """Yield each offset (i, j) in a window, and where it lies in a tensor (B, H, W, C).
+
+    ``tensor[places]`` is element (i, j) of every window at once: a loop over the few
+    offsets of one window stands for one over all windows of all images.
+    """
+    rows, columns = counts
+    for i, j in product(range(window[0]), range(window[1])):
+        down = slice(i, i + stride * rows, stride)
+        across = slice(j, j + stride * columns, stride)
+        yield (i, j), (slice(None), down, across)
+
+
+def _window_counts(
+    size: tuple[int, int], window: tuple[int, int], stride: int, padding: int
+) -> tuple[int, int]:
+    """Return how many windows fit below and beside each other: H', W'."""
+    rows, columns = (
+        (side + 2 * padding - part) // stride + 1
+        for side, part in zip(size, window, strict=True)
+    )
+    return rows, columns
+
+
+def _fit_windows(
+    name: str,
+    size: tuple[int, int],
+    window: tuple[int, int],
+    stride: int,
+    padding: int = 0,
+) -> tuple[int, int]:
+    """Return H', W', or raise where stride or padding is wrong or no window fits."""
+    _check_integer("stride", stride, 1)
+    _check_integer("padding", padding, 0)
+    counts = _window_counts(size, window, stride, padding)
+    if min(counts) < 1:
+        frame = f" with padding {padding}" if padding else ""
+        raise ValueError(
+            f"{name} must hold a window {_times(window)}{frame}; got {_times(size)}"
+        )
+    return counts
+
+
+def _innermost(tensor: np.ndarray) -> np.ndarray:
+    """Return a tensor (B, H, W, C) with the batch innermost in memory."""
+    return np.ascontiguousarray(tensor.transpose(3, 1, 2, 0)).transpose(3, 1, 2, 0)
+
+
+def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
+    """Return an int or a pair of them as a pair."""
+    pair = (value, value) if isinstance(value, numbers.Integral) else tuple(value)
+    if len(pair) != 2:
+        raise ValueError(f"{name} must be an int or a pair; got {value!r}")
+    for side in pair:
+        _check_integer(name, side, 1)
+    return pair
+
+
+def _times(sizes: tuple[int, ...]) -> str:
+    """Write sizes as in 25x25x8."""
+    return "x".join(map(str, sizes))
+
+
+def _check_integer(name: str, value: int, least: int) -> None:
+    """Raise unless `value` is an integer of at least `least`."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer; got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}; got {value!r}")
+
+
+def _check_number(name: str, value: float, required: str, holds: Any) -> None:
+    """Raise unless `value` is a finite number for which `holds`."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number {required}; got {value!r}")
+    if not math.isfinite(value) or not holds(value):
+        raise ValueError(f"{name} must be a finite number {required}; got {value!r}")
+
+
+def _check_shape(name: str, array: np.ndarray, required: tuple[int, ...]) -> None:
+    """Raise unless `array` has the shape that the other arguments require."""
+    if array.shape != required:
+        raise ValueError(f"{name} must have shape {required}; got {array.shape}")
+
+
+def _epoch_line(epoch: int, epochs: int, results: dict[str, float]) -> str:
+    """Write one epoch's results as a line; lines of one training stand aligned."""
+    cells = [f"epoch {epoch:{len(str(epochs))}}/{epochs}"]
+    for name, value in results.items():
+        if name != "seconds":
+            text = f"{value:8.2%}" if "accuracy" in name else f"{value:7.4f}"
+            cells.append(f"{name} {text}")
+    return "   ".join([*cells, f"{results['seconds']:6.1f} s"])
+
+
+def _to_grey(image: np.ndarray) -> np.ndarray:
+    """Return a picture as floats (H, W), 0..255.
+
+    What is transparent is laid on white; on black where the strokes are light.
+    """
+    if image.ndim == 2:
+        return image.astype(np.float32)
+    grey = image[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+    if image.shape[2] == 4:
+        opacity = image[..., 3] / np.float32(255)
+        paper = 0 if (grey * opacity).sum() > 127.5 * opacity.sum() else 255
+        grey = grey * opacity + paper * (1 - opacity)
+    return grey
+
+
+def _find_ink(grey: np.ndarray) -> np.ndarray:
+    """Return how far each pixel stands out from the paper, 0..1, faint noise left out.
+
+    The paper is what the picture's edge mostly shows; ink is the darker or the lighter
+    side of it, whichever goes further.
+    """
+    edge = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    ink = grey - np.median(edge)
+    ink = np.maximum(ink if ink.max() > -ink.min() else -ink, 0)
+    strongest = ink.max()
+    if strongest < 32:
+        required = "image must show a digit that stands out from the paper by 32 of 255"
+        raise ValueError(f"{required}; got {strongest:.0f} (no ink)")
+    return np.where(ink < 0.1 * strongest, 0, ink / strongest).astype(np.float32)
+
+
+def _fit_into_box(ink: np.ndarray) -> np.ndarray:
+    """Crop to the ink and scale it to 20 pixels on its longer side."""
+    from PIL import Image
+
+    rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
+    crop = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    height, width = (max(1, round(20 * side / max(crop.shape))) for side in crop.shape)
+    image = Image.fromarray(np.ascontiguousarray(crop))
+    digit = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    return digit / digit.max()
+
+
+def _lay_out_tiles(kernels: np.ndarray) -> np.ndarray:
+    """Return kernels (F, C, K_h, K_w) as one picture, with nan around each tile.
+
+    Those of one channel fill rows of about square shape; else each filter is a column.
+    """
+    filters, channels, height, width = kernels.shape
+    columns = (
+        filters if channels > 1 else min(filters, math.ceil((1.6 * filters) ** 0.5))
+    )
+    rows = math.ceil(filters * channels / columns)
+    tiles = np.full((rows * columns, height + 1, width + 1), np.nan)
+    in_order = kernels.swapaxes(0, 1).reshape(filters * channels, height, width)
+    tiles[: filters * channels, 1:, 1:] = in_order
+    mosaic = tiles.reshape(rows, columns, height + 1, width + 1).swapaxes(1, 2)
+    mosaic = mosaic.reshape(rows * (height + 1), columns * (width + 1))
+    return np.pad(mosaic, ((0, 1), (0, 1)), constant_values=np.nan)
+
+
+def _new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure, in inches; only this imports matplotlib."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
