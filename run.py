@@ -1,0 +1,663 @@
+"""Train, compare and use the handwritten digit classifier.
+
+python run.py                     train on MNIST, test, write results/
+python run.py --recipe source     the same with the source project's settings
+python run.py compare             train and test several configurations
+python run.py predict FILE ...    read digits from image files
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from handwritten_classifier import HandwrittenNumberClassification
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# ------------------------------------------------------------------------ Settings
+
+RECIPES = {
+    "default": {
+        "architecture": "16C5-MP2-32C5-MP2-128N-10N",
+        "epochs": 2,
+        "batch_size": 64,
+        "lr": 0.05,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "schedule": "one-cycle",
+    },
+    "source": {
+        "architecture": "8C4-MP4-10N",
+        "epochs": 5,
+        "batch_size": 32,
+        "lr": 0.01,
+        "momentum": 0.0,
+    },
+}
+CONFIGURATIONS = (
+    "10N",  # no convolution: the baseline
+    "8C5-10N",  # one convolution, no pooling
+    "8C4-MP4-10N",  # one convolution, coarse pooling: the source project's
+    "8C5-MP2-10N",  # one convolution, fine pooling
+    "8C5-MP3s2-10N",  # overlapping pooling
+    "8C5-8C5-MP2-10N",  # two convolutions stacked before pooling
+    "8C5-MP2-16C5-MP2-10N",  # convolution and pooling alternating
+    "8C3-8C3-MP2-16C3-16C3-MP2-10N",  # stacked and alternating
+)
+INTERRUPTED = 130  # exit status after Ctrl-C: 128 + SIGINT
+VALIDATION_SHARE = 0.1  # of the training images, the last ones: for curves and choices
+EMBEDDED_EPOCHS = (
+    10  # times as many epochs on the embedded digits, which are 40 x fewer
+)
+DIGITS = Path(__file__).parent / "data" / "digits.npz"
+
+
+# ------------------------------------------------------------------------ Data
+
+
+class Data(NamedTuple):
+    """Images, uint8 of shape (n, 28, 28), and labels, uint8 of shape (n,)."""
+
+    source: str
+    embedded: bool
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+
+def load_data(path: str | os.PathLike | None = None) -> Data:
+    """Return MNIST from the first place that has it, or else the embedded digits.
+
+    In this order: `path` or the environment variable MNIST_PATH (a Keras-style .npz, or
+    a folder of the four IDX files, gzipped or not); the file that Keras has cached; a
+    download through TensorFlow; the digits embedded in this project, said loudly.
+
+    Raises
+    ------
+    OSError, ValueError
+        If `path` or MNIST_PATH cannot be read; they are never silently passed over.
+    """
+    named = path or os.environ.get("MNIST_PATH")
+    if named:
+        return read_data(Path(named))
+    cached = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    cached = cached / "datasets" / "mnist.npz"
+    failures = ["--data and MNIST_PATH: not given"]
+    for place, read in (
+        (str(cached), lambda: read_data(cached)),
+        ("download through TensorFlow", download_mnist),
+    ):
+        try:
+            return read()
+        except Exception as error:  # Of many kinds, and none of them ends the run.
+            failures.append(f"{place}: {error or type(error).__name__}")
+    digits = read_data(DIGITS)
+    banner = "*" * 78
+    print(
+        f"{banner}\nMNIST was not found. This run uses the embedded digits instead: "
+        f"{len(digits.train_labels) + len(digits.test_labels):,} digits of 8x8 pixels.",
+        *(f"  {failure}" for failure in failures),
+        "To bring MNIST, put mnist.npz or its four IDX files anywhere, and say where:",
+        "  python run.py --data PATH        or        export MNIST_PATH=PATH",
+        banner,
+        sep="\n",
+        file=sys.stderr,
+    )
+    return digits
+
+
+def read_data(path: Path) -> Data:
+    """Read a Keras-style .npz file or a folder of IDX files.
+
+    Raises
+    ------
+    OSError, ValueError
+        If there is no such file, or it does not hold the images and labels of MNIST.
+    """
+    if path.is_dir():
+        arrays = [read_idx(path, *part) for part in IDX_PARTS]
+    else:
+        arrays = read_npz(path)
+    for images, labels in (arrays[:2], arrays[2:]):
+        if images.dtype != np.uint8 or images.shape[1:] not in ((28, 28), (8, 8)):
+            got = f"{images.dtype} of shape {images.shape}"
+            raise ValueError(
+                f"{path} must hold uint8 images of shape (n, 28, 28); got {got}"
+            )
+        if (
+            labels.shape != (len(images),)
+            or labels.dtype.kind not in "iu"
+            or not len(labels)
+        ):
+            got = f"{labels.dtype} of shape {labels.shape} beside {len(images)} images"
+            raise ValueError(
+                f"{path} must hold an integer label for each image; got {got}"
+            )
+        if labels.min() < 0 or labels.max() > 9:
+            got = f"{labels.min()}..{labels.max()}"
+            raise ValueError(f"{path} must hold labels 0..9; got {got}")
+    embedded = arrays[0].shape[1:] == (8, 8)
+    if embedded:
+        arrays = [enlarge_digits(a) if a.ndim == 3 else a for a in arrays]
+    return Data(
+        "embedded digits" if embedded else f"MNIST from {path}", embedded, *arrays
+    )
+
+
+def read_npz(path: Path) -> list[np.ndarray]:
+    """Return the images and labels, to train and to test, of a Keras-style file."""
+    names = ("x_train", "y_train", "x_test", "y_test")
+    with open(path, "rb") as file:
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                return [archive[name] for name in names]
+        except Exception as error:  # Whatever a damaged file may lead to.
+            required = f"must be a .npz file with the arrays {', '.join(names)}"
+            raise ValueError(f"{path} {required}; got: {error}") from error
+
+
+IDX_PARTS = (
+    ("train-images?idx3-ubyte*", 3),
+    ("train-labels?idx1-ubyte*", 1),
+    ("t10k-images?idx3-ubyte*", 3),
+    ("t10k-labels?idx1-ubyte*", 1),
+)
+
+
+def read_idx(folder: Path, pattern: str, axes: int) -> np.ndarray:
+    """Return the array of one IDX file, gzipped or not (format: MNIST's home page)."""
+    found = sorted(folder.glob(pattern))
+    if not found:
+        raise ValueError(f"{folder} must hold mnist's IDX files; got no {pattern}")
+    try:
+        opener = gzip.open if found[0].suffix == ".gz" else open
+        with opener(found[0], "rb") as file:
+            content = file.read()
+    except EOFError as error:
+        raise ValueError(
+            f"{found[0]} must be a whole gzip file; got: {error}"
+        ) from error
+    start = 4 * (1 + axes)  # Magic number 00 00 08 axes, then big-endian sizes.
+    sizes = np.frombuffer(content[4:start], ">u4")
+    magic = bytes((0, 0, 8, axes))
+    if content[:4] != magic or len(content) != start + sizes.astype(int).prod():
+        required = f"must be an IDX file of bytes with {axes} axes, as long as it says"
+        raise ValueError(f"{found[0]} {required}; got {len(content)} bytes")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(sizes)
+
+
+def enlarge_digits(digits: np.ndarray) -> np.ndarray:
+    """Enlarge (n, 8, 8) with levels 0..16 to MNIST's layout: 20x20 in a field of 28x28.
+
+    Bilinear, as a product with one matrix from either side.
+    """
+    places = (np.arange(20) + 0.5) * 8 / 20 - 0.5
+    spread = np.stack(
+        [np.interp(places, np.arange(8), row) for row in np.eye(8)], axis=1
+    )
+    fields = np.zeros((len(digits), 28, 28), np.uint8)
+    fields[:, 4:24, 4:24] = np.rint(spread @ digits @ spread.T * (255 / 16))
+    return fields
+
+
+def download_mnist() -> Data:
+    """Return MNIST through TensorFlow, which checks its hash and caches it."""
+    print("Downloading MNIST through TensorFlow ...", file=sys.stderr, flush=True)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    patience = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(
+        20
+    )  # Seconds: a network that swallows all must not hang us.
+    try:
+        from tensorflow.keras.datasets import mnist
+
+        (train_images, train_labels), (test_images, test_labels) = mnist.load_data()
+    finally:
+        socket.setdefaulttimeout(patience)
+    source = "MNIST, downloaded through TensorFlow"
+    return Data(source, False, train_images, train_labels, test_images, test_labels)
+
+
+class Split(NamedTuple):
+    """The training images in two: to learn from, and held out."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    held_out: tuple[np.ndarray, np.ndarray]
+
+
+def split_training(data: Data, limit: int | None = None) -> Split:
+    """Hold out the last tenth of the training images; take `limit` of the others."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"--limit must be at least 1; got {limit}")
+    images, labels = data.train_images, data.train_labels
+    count = len(images) - round(len(images) * VALIDATION_SHARE)
+    kept = count if limit is None else min(limit, count)
+    return Split(images[:kept], labels[:kept], (images[count:], labels[count:]))
+
+
+def prepare_data(
+    args: argparse.Namespace, models: list[HandwrittenNumberClassification]
+) -> tuple[Data, Split]:
+    """Load and split the data, say what they are, fit the default epochs to them."""
+    data = load_data(args.data)
+    split = split_training(data, args.limit)
+    if data.embedded and args.epochs is None:
+        for model in models:
+            model.set_params(epochs=model.epochs * EMBEDDED_EPOCHS)
+    print(
+        f"Data: {data.source}; {len(split.images):,} images to train on, "
+        f"{len(split.held_out[0]):,} held out, {len(data.test_images):,} to test"
+    )
+    return data, split
+
+
+# ------------------------------------------------------------------------ Train
+
+
+def train(args: argparse.Namespace) -> int:
+    """Train one network, test it, and write the model, the figures and the numbers."""
+    model = HandwrittenNumberClassification(
+        **chosen_settings(args, RECIPES[args.recipe])
+    )
+    output = make_folder(args.output or "results")
+    data, split = prepare_data(args, [model])
+    print(f"\n{model.summary()}\n")
+    started, status = time.perf_counter(), 0
+    try:
+        model.fit(split.images, split.labels, validation_data=split.held_out)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+        print("\nInterrupted: what was learned so far is tested and written.")
+    except FloatingPointError as error:
+        status = 1
+        print(f"\n{error}. What was learned before is tested and written.")
+    seconds = time.perf_counter() - started
+
+    probabilities = model.predict_proba(data.test_images)
+    hits = probabilities.argmax(axis=1) == data.test_labels
+    metrics = {
+        "recipe": args.recipe,
+        **describe(model, data, split),
+        "history": model.history,
+        "test_loss": model.compute_loss(probabilities, data.test_labels),
+        "test_accuracy": float(hits.mean()),
+        "seconds": seconds,
+        "complete": status == 0,
+    }
+    test = (data.test_images, data.test_labels, probabilities)
+    model.save(output / "model.npz")
+    write_json(output / "metrics.json", metrics)
+    write_figure(output / "training.png", model.plot_history())
+    write_figure(output / "kernels.png", model.plot_kernels())
+    write_figure(output / "confusion.png", model.plot_confusion(*test))
+    write_figure(output / "mistakes.png", model.plot_mistakes(*test))
+    print_report(metrics, output)
+    return status
+
+
+def describe(
+    model: HandwrittenNumberClassification, data: Data, split: Split
+) -> dict[str, Any]:
+    """Return what was trained on what, by name."""
+    return {
+        "settings": model.get_params() | {"dtype": np.dtype(model.dtype).name},
+        "data": data.source,
+        "training_images": len(split.images),
+        "validation_images": len(split.held_out[0]),
+        "test_images": len(data.test_images),
+        "parameters": sum(layer.parameters for layer in model.layers),
+        "multiply_adds": sum(layer.multiply_adds for layer in model.layers),
+    }
+
+
+def print_report(metrics: dict[str, Any], output: Path) -> None:
+    """Print the short table that a training run ends with."""
+    history = metrics["history"]
+    rows = [("", "loss", "accuracy")]
+    for name, key in (("training, last epoch", ""), ("validation", "val_")):
+        if history.get(f"{key}loss"):
+            loss, accuracy = history[f"{key}loss"][-1], history[f"{key}accuracy"][-1]
+            rows.append((name, f"{loss:.4f}", f"{accuracy:.2%}"))
+    rows.append(
+        ("test", f"{metrics['test_loss']:.4f}", f"{metrics['test_accuracy']:.2%}")
+    )
+    print()
+    print_table(rows)
+    print(
+        f"\n{metrics['seconds']:.1f} s of training; all results are in {output}{os.sep}"
+    )
+
+
+# ------------------------------------------------------------------------ Compare
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Train and test several configurations on the same data, and draw the results."""
+    settings = chosen_settings(args, RECIPES["default"])
+    models = [
+        HandwrittenNumberClassification(**settings | {"architecture": architecture})
+        for architecture in args.configurations or CONFIGURATIONS
+    ]
+    output = make_folder(args.output or "results")
+    data, split = prepare_data(args, models)
+    results, started, status = [], time.perf_counter(), 0
+    try:
+        for done, model in enumerate(models):
+            left = time_left(models, done, time.perf_counter() - started)
+            print(
+                f"\nConfiguration {done + 1} of {len(models)}: "
+                f"{model.architecture}{left}"
+            )
+            try:
+                model.fit(split.images, split.labels)
+            except FloatingPointError as error:
+                status = 1
+                print(f"Left out: {error}.")
+                continue
+            results.append(measure(model, data, split))
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+        print("\nInterrupted: the configurations that were finished are written.")
+    if results:
+        write_json(output / "comparison.json", {"configurations": results})
+        write_figure(output / "comparison.png", draw_comparison(results))
+        print_comparison(results)
+        print(f"\nAll results are in {output}{os.sep}")
+    return status
+
+
+def measure(
+    model: HandwrittenNumberClassification, data: Data, split: Split
+) -> dict[str, Any]:
+    """Return one configuration's row: its size, and what it reached when trained."""
+    train_loss, train_accuracy = model.evaluate(split.images, split.labels)
+    test_loss, test_accuracy = model.evaluate(data.test_images, data.test_labels)
+    return {
+        "architecture": model.architecture,
+        **describe(model, data, split),
+        "seconds_per_epoch": float(np.mean(model.history["seconds"])),
+        "train_loss": train_loss,
+        "train_accuracy": train_accuracy,
+        "test_loss": test_loss,
+        "test_accuracy": test_accuracy,
+    }
+
+
+def time_left(
+    models: list[HandwrittenNumberClassification], done: int, seconds: float
+) -> str:
+    """Return the time left, as `done` of the models suggest, or nothing at first."""
+    if not done:
+        return ""
+    # An image costs its multiply-adds, and about half a million for all other work.
+    work = [
+        5e5 + sum(layer.multiply_adds for layer in model.layers) for model in models
+    ]
+    left = seconds * sum(work[done:]) / sum(work[:done])
+    return f", about {left // 60:.0f} min {left % 60:02.0f} s left"
+
+
+def print_comparison(results: list[dict[str, Any]]) -> None:
+    """Print the comparison as a table, a row for each configuration."""
+    head = ("configuration", "parameters", "multiply-adds", "s/epoch")
+    rows = [(*head, "train loss", "test loss", "train acc.", "test acc.")]
+    for row in results:
+        sizes = (f"{row['parameters']:,}", f"{row['multiply_adds']:,}")
+        losses = (f"{row['train_loss']:.4f}", f"{row['test_loss']:.4f}")
+        accuracies = (f"{row['train_accuracy']:.2%}", f"{row['test_accuracy']:.2%}")
+        seconds = f"{row['seconds_per_epoch']:.1f}"
+        rows.append((row["architecture"], *sizes, seconds, *losses, *accuracies))
+    print()
+    print_table(rows)
+
+
+def draw_comparison(results: list[dict[str, Any]]) -> Figure:
+    """Draw accuracy and loss against the configurations, training beside test."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 1.8 + 0.45 * len(results)), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    places = np.arange(len(results))
+    for panel, quantity, scale in zip(
+        panels, ("accuracy", "loss"), (100, 1), strict=True
+    ):
+        values = {
+            part: scale * np.array([row[f"{part}_{quantity}"] for row in results])
+            for part in ("train", "test")
+        }
+        panel.hlines(places, values["train"], values["test"], color="0.7", zorder=1)
+        panel.scatter(values["train"], places, s=45, marker="o", label="training")
+        panel.scatter(values["test"], places, s=45, marker="D", label="test")
+        for place, value in zip(places, values["test"], strict=True):
+            text = f"{value:.2f}" if scale == 100 else f"{value:.3f}"
+            panel.annotate(
+                text,
+                (value, place),
+                xytext=(0, -9),
+                textcoords="offset points",
+                ha="center",
+                va="top",
+                size=8,
+            )
+        panel.set_title(f"{quantity.capitalize()} vs. Configuration")
+        panel.set_xlabel("accuracy (%)" if scale == 100 else "loss (nats)")
+        panel.grid(axis="x", alpha=0.3)
+        panel.margins(x=0.12)
+        panel.legend()
+    panels[0].set_yticks(places, [row["architecture"] for row in results])
+    panels[0].set_ylim(len(results) - 0.3, -0.6)
+    return figure
+
+
+# ------------------------------------------------------------------------ Predict
+
+
+def predict(args: argparse.Namespace) -> int:
+    """Read the digit in each image file with a saved model."""
+    try:
+        model = HandwrittenNumberClassification.load(args.model)
+    except FileNotFoundError:
+        raise ValueError(
+            f"--model must be a trained model; got {args.model}, where there is none. "
+            "Train one first: python run.py"
+        ) from None
+    if tuple(model.input_shape) != (28, 28, 1):
+        raise ValueError(f"--model must read 28x28x1 images; got {model.input_shape}")
+    rows, failed = [], False
+    for file in args.files:
+        try:
+            probabilities = model.predict_proba(model.prepare_image(read_image(file)))[
+                0
+            ]
+        except (OSError, ValueError, SyntaxError) as error:
+            print(f"{file}: {error}", file=sys.stderr)
+            failed = True
+            continue
+        digit = str(probabilities.argmax())
+        rows.append((file, digit, *(f"{p:.1%}" for p in probabilities)))
+    if rows:
+        print_table(
+            [("file", "digit", *(f"P({n})" for n in range(len(rows[0]) - 2))), *rows]
+        )
+    return 1 if failed else 0
+
+
+def read_image(path: str) -> np.ndarray:
+    """Return a picture as uint8, upright: (H, W), (H, W, 3) or (H, W, 4).
+
+    Raises
+    ------
+    OSError, ValueError
+        If it cannot be read.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"image must be of a sensible size; got: {error}") from error
+    if image.mode.startswith("I"):  # 16 bits of grey
+        return (np.asarray(image) // 257).astype(np.uint8)
+    transparent = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
+    return np.asarray(image.convert("RGBA" if transparent else "RGB"))
+
+
+# ------------------------------------------------------------------------ Files, tables
+
+
+def make_folder(path: str) -> Path:
+    """Return the folder for results, made before any work is done."""
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def write_file(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write beside `path`, then rename: there is never half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write numbers as JSON."""
+    text = json.dumps(content, indent=2) + "\n"
+    write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Write a figure as PNG."""
+    write_file(path, lambda temporary: figure.savefig(temporary, format="png", dpi=120))
+
+
+def print_table(rows: list[tuple[str, ...]]) -> None:
+    """Print rows of text, the head first; the first column to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for number, (first, *others) in enumerate(rows):
+        cells = (
+            cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)
+        )
+        print("  ".join([first.ljust(widths[0]), *cells]))
+        if number == 0:
+            print("  ".join("-" * width for width in widths))
+
+
+# ------------------------------------------------------------------------ Command line
+
+
+def chosen_settings(args: argparse.Namespace, recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return the recipe with what was given on the command line in its place."""
+    names = ("architecture", "epochs", "batch_size", "lr", "momentum", "seed")
+    given = {name: getattr(args, name, None) for name in names}
+    return recipe | {name: value for name, value in given.items() if value is not None}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line: flags to train with, or one of two commands."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(command=train)
+    parser.add_argument(
+        "--recipe",
+        choices=RECIPES,
+        default="default",
+        help="settings to start from (default: default)",
+    )
+    parser.add_argument(
+        "--architecture",
+        metavar="LAYERS",
+        help=f"layers in the notation of the README ({recipe_values('architecture')})",
+    )
+    add_training_flags(parser)
+    commands = parser.add_subparsers(title="commands", metavar="compare, predict")
+
+    # What is left out after the command must not undo what was given before it.
+    comparing = commands.add_parser(
+        "compare",
+        help="train and test several configurations",
+        argument_default=argparse.SUPPRESS,
+    )
+    comparing.set_defaults(command=compare)
+    comparing.add_argument(
+        "configurations",
+        nargs="*",
+        default=[],
+        metavar="LAYERS",
+        help=f"architectures (default: {' '.join(CONFIGURATIONS)})",
+    )
+    add_training_flags(comparing)
+
+    predicting = commands.add_parser("predict", help="read digits from image files")
+    predicting.set_defaults(command=predict)
+    predicting.add_argument("files", nargs="+", metavar="FILE", help="PNG, JPEG, ...")
+    predicting.add_argument(
+        "--model",
+        metavar="FILE",
+        default="results/model.npz",
+        help="a trained model (default: %(default)s)",
+    )
+    return parser
+
+
+def add_training_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that training and comparing share."""
+    for name, kind, text in (
+        ("epochs", int, "passes over the training images"),
+        ("batch_size", int, "images in one step"),
+        ("lr", float, "learning rate, in one-cycle schedules its peak"),
+        ("momentum", float, "Nesterov momentum, 0 to below 1"),
+        ("seed", int, "of initial weights and shuffling"),
+    ):
+        flag = f"--{name.replace('_', '-')}"
+        text = f"{text} ({recipe_values(name)})"
+        parser.add_argument(flag, type=kind, metavar="N", help=text)
+    text = "number of training images (default: all but the tenth that is held out)"
+    parser.add_argument("--limit", type=int, metavar="N", help=text)
+    text = "mnist.npz, or a folder of MNIST's IDX files (default: MNIST_PATH, Keras's "
+    text += "cached file, a download through TensorFlow, the embedded digits)"
+    parser.add_argument("--data", metavar="PATH", help=text)
+    text = "folder for the results (default: results)"
+    parser.add_argument("--output", metavar="FOLDER", help=text)
+
+
+def recipe_values(name: str) -> str:
+    """Return what each recipe says of a setting, for the help."""
+    usual = HandwrittenNumberClassification().get_params()[name]
+    values = (f"{recipe}: {s.get(name, usual)}" for recipe, s in RECIPES.items())
+    return ", ".join(values)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    args = build_parser().parse_args(arguments)
+    try:
+        return args.command(args)
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except (OSError, ValueError) as error:
+        print(f"run.py: error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
