@@ -1,0 +1,67 @@
+"""The steps once more, from their definitions: one loop for each index, nothing clever.
+
+They are oracles: slow, obvious, and written without a look at the class.
+"""
+
+import numpy as np
+
+
+def convolve(images, kernel, bias, stride, padding):
+    """Return the feature map, from the definition of cross-correlation."""
+    batch, height, width, channels = images.shape
+    filters, _, k_h, k_w = kernel.shape
+    rows = (height + 2 * padding - k_h) // stride + 1
+    columns = (width + 2 * padding - k_w) // stride + 1
+    result = np.zeros((batch, rows, columns, filters))
+    for b, y, x, f in np.ndindex(result.shape):
+        total = bias[f]
+        for c, i, j in np.ndindex(channels, k_h, k_w):
+            row, column = y * stride + i - padding, x * stride + j - padding
+            if 0 <= row < height and 0 <= column < width:
+                total += kernel[f, c, i, j] * images[b, row, column, c]
+        result[b, y, x, f] = total
+    return result
+
+
+def convolve_gradients(images, kernel, d_map, stride, padding):
+    """Return d_kernel and d_images: each product gives to both its factors."""
+    _, height, width, channels = images.shape
+    k_h, k_w = kernel.shape[2:]
+    d_kernel, d_images = np.zeros(kernel.shape), np.zeros(images.shape)
+    for b, y, x, f in np.ndindex(d_map.shape):
+        for c, i, j in np.ndindex(channels, k_h, k_w):
+            row, column = y * stride + i - padding, x * stride + j - padding
+            if 0 <= row < height and 0 <= column < width:
+                d_kernel[f, c, i, j] += d_map[b, y, x, f] * images[b, row, column, c]
+                d_images[b, row, column, c] += d_map[b, y, x, f] * kernel[f, c, i, j]
+    return d_kernel, d_images
+
+
+def max_pool(feature_map, pool_size, stride):
+    """Return the maxima and the mask of the first of them in each window."""
+    batch, height, width, filters = feature_map.shape
+    rows, columns = (
+        (height - pool_size) // stride + 1,
+        (width - pool_size) // stride + 1,
+    )
+    pooled = np.zeros((batch, rows, columns, filters))
+    mask = np.zeros((*pooled.shape, pool_size, pool_size), bool)
+    for b, y, x, f in np.ndindex(pooled.shape):
+        best = None
+        for i, j in np.ndindex(pool_size, pool_size):
+            value = feature_map[b, y * stride + i, x * stride + j, f]
+            if best is None or value > pooled[b, y, x, f]:
+                best, pooled[b, y, x, f] = (i, j), value
+        mask[(b, y, x, f, *best)] = True
+    return pooled, mask
+
+
+def unpool(d_pooled, mask, stride, size):
+    """Return the gradient of the map: each winner gets what came to its window."""
+    batch, _, _, filters = d_pooled.shape
+    d_map = np.zeros((batch, *size, filters))
+    for b, y, x, f in np.ndindex(d_pooled.shape):
+        for i, j in np.ndindex(mask.shape[4:]):
+            if mask[b, y, x, f, i, j]:
+                d_map[b, y * stride + i, x * stride + j, f] += d_pooled[b, y, x, f]
+    return d_map
