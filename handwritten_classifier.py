@@ -1584,10 +1584,10 @@ def _find_ink(grey: np.ndarray) -> np.ndarray:
     ink = grey - np.median(edge)
     ink = np.maximum(ink if ink.max() > -ink.min() else -ink, 0)
     strongest = ink.max()
-    if strongest < 32:
-        required = "image must show a digit that stands out from the paper by 32 of 255"
+    if strongest < 48:
+        required = "image must show a digit that stands out from the paper by 48 of 255"
         raise ValueError(f"{required}; got {strongest:.0f} (no ink)")
-    return np.where(ink < 0.1 * strongest, 0, ink / strongest).astype(np.float32)
+    return np.where(ink < 0.2 * strongest, 0, ink / strongest).astype(np.float32)
 
 
 def _fit_into_box(ink: np.ndarray) -> np.ndarray:

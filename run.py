@@ -202,15 +202,12 @@ def read_idx(folder: Path, pattern: str, axes: int) -> np.ndarray:
 def enlarge_digits(digits: np.ndarray) -> np.ndarray:
     """Enlarge (n, 8, 8) with levels 0..16 to MNIST's layout: 20x20 in a field of 28x28.
 
-    Bilinear, as a product with one matrix from either side.
+    They go the way of every picture, so that what learns from them reads pictures, too.
     """
-    places = (np.arange(20) + 0.5) * 8 / 20 - 0.5
-    spread = np.stack(
-        [np.interp(places, np.arange(8), row) for row in np.eye(8)], axis=1
-    )
-    fields = np.zeros((len(digits), 28, 28), np.uint8)
-    fields[:, 4:24, 4:24] = np.rint(spread @ digits @ spread.T * (255 / 16))
-    return fields
+    pictures = np.rint(digits * (255 / 16)).astype(np.uint8)
+    prepare = HandwrittenNumberClassification.prepare_image
+    fields = np.concatenate([prepare(picture)[..., 0] for picture in pictures])
+    return np.rint(255 * fields).astype(np.uint8)
 
 
 def download_mnist() -> Data:

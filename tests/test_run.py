@@ -1,0 +1,511 @@
+"""The program, run for real in a process of its own, and its reading of data."""
+
+import gzip
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+import run
+from handwritten_classifier import HandwrittenNumberClassification
+
+DIGITS = ROOT / "data" / "digits.npz"
+FIGURES = {"training.png", "kernels.png", "confusion.png", "mistakes.png"}
+RESULTS = {"model.npz", "metrics.json"} | FIGURES
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """Return an environment with no MNIST, no Keras cache and no network."""
+    nowhere = "http://127.0.0.1:9"  # the discard port: refuses at once
+    kept = {k: v for k, v in os.environ.items() if k != "MNIST_PATH"}
+    return kept | {
+        "KERAS_HOME": str(tmp_path / "keras"),
+        "HTTPS_PROXY": nowhere,
+        "https_proxy": nowhere,
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+    }
+
+
+@pytest.fixture
+def program(environment, tmp_path):
+    """Return a function that runs run.py in an empty folder."""
+
+    def start(*arguments, **variables):
+        command = [sys.executable, "-W", "error", str(ROOT / "run.py"), *arguments]
+        if variables.get("PYTHONWARNINGS") == "default":
+            del command[1:3]
+        return subprocess.run(
+            [str(part) for part in command],
+            env=environment | variables,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+
+    return start
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def assert_pictures(folder, figures):
+    for name in figures:
+        with Image.open(folder / name) as image:
+            assert image.format == "PNG"
+            assert min(image.size) > 200
+            assert len(image.convert("RGB").getcolors(100_000)) > 10, f"{name} is empty"
+
+
+class TestTrain:
+    def test_without_network_and_file_it_works_on_the_embedded_digits_and_says_so(
+        self, program, tmp_path
+    ):
+        done = program("--epochs", "3", PYTHONWARNINGS="default")
+        assert done.returncode == 0, done.stderr
+        assert "MNIST was not found" in done.stderr
+        assert "embedded digits" in done.stderr
+        assert "mnist.npz: " in done.stderr  # what was looked for
+        assert "download through TensorFlow: " in done.stderr  # what failed
+        assert "--data PATH" in done.stderr  # what to do
+        assert names(tmp_path / "results") == RESULTS
+        assert_pictures(tmp_path / "results", FIGURES)
+        metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
+        assert metrics["data"] == "embedded digits"
+
+    def test_results_are_whole_and_agree_with_each_other(self, program, tmp_path):
+        done = program("--data", DIGITS, "--output", "a/b", "--recipe", "source")
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        assert names(tmp_path / "a" / "b") == RESULTS
+        metrics = json.loads((tmp_path / "a" / "b" / "metrics.json").read_text())
+        assert metrics["settings"]["architecture"] == "8C4-MP4-10N"
+        assert metrics["settings"]["lr"] == 0.01
+        assert metrics["complete"] is True
+        assert len(metrics["history"]["val_loss"]) == metrics["settings"]["epochs"]
+        assert metrics["test_accuracy"] > 0.75
+        assert f"{metrics['test_accuracy']:.2%}" in done.stdout
+        model = HandwrittenNumberClassification.load(tmp_path / "a" / "b" / "model.npz")
+        data = run.read_data(DIGITS)
+        loss, accuracy = model.evaluate(data.test_images, data.test_labels)
+        assert accuracy == metrics["test_accuracy"]
+        assert loss == pytest.approx(metrics["test_loss"], rel=1e-5)
+
+    def test_flags_are_taken(self, program, tmp_path):
+        flags = "--architecture 4C5-MP2-10N --epochs 2 --batch-size 20 --lr 0.02"
+        flags += " --momentum 0.5 --seed 7 --limit 100"
+        done = program("--data", DIGITS, *flags.split())
+        assert done.returncode == 0, done.stderr
+        metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
+        expected = {
+            "architecture": "4C5-MP2-10N",
+            "epochs": 2,
+            "batch_size": 20,
+            "lr": 0.02,
+            "momentum": 0.5,
+            "seed": 7,
+        }
+        assert expected.items() <= metrics["settings"].items()
+        assert metrics["training_images"] == 100
+
+    def test_same_seed_same_numbers(self, program, tmp_path):
+        found = []
+        for folder in ("one", "two"):
+            program("--data", DIGITS, "--epochs", "1", "--output", folder)
+            metrics = json.loads((tmp_path / folder / "metrics.json").read_text())
+            found.append((metrics["test_loss"], metrics["history"]["loss"]))
+        assert found[0] == found[1]
+
+    def test_a_local_file_needs_no_tensorflow(self, program, tmp_path):
+        (tmp_path / "tensorflow.py").write_text("raise SystemExit('imported')")
+        flags = ("--epochs", "1", "--limit", "50")
+        done = program("--data", DIGITS, *flags, PYTHONPATH=str(tmp_path))
+        assert done.returncode == 0, done.stderr
+        done = program(*flags, MNIST_PATH=str(DIGITS), PYTHONPATH=str(tmp_path))
+        assert done.returncode == 0, done.stderr
+        done = program(*flags, PYTHONPATH=str(tmp_path))
+        assert "imported" in done.stderr  # The trap does work.
+
+    @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
+    def test_ctrl_c_keeps_what_was_learned(self, environment, tmp_path):
+        command = [sys.executable, "-u", ROOT / "run.py", "--data", DIGITS]
+        with subprocess.Popen(
+            [str(part) for part in [*command, "--epochs", "5000"]],
+            env=environment,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            for line in process.stdout:
+                if line.startswith("epoch    2/"):
+                    break
+            time.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+            printed, errors = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert errors == ""
+        assert "Interrupted" in printed
+        assert names(tmp_path / "results") == RESULTS
+        assert_pictures(tmp_path / "results", FIGURES)
+        metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
+        assert metrics["complete"] is False
+        assert len(metrics["history"]["loss"]) >= 2
+        HandwrittenNumberClassification.load(tmp_path / "results" / "model.npz")
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--data", "nowhere.npz"], "nowhere.npz"),
+            (["--data", str(ROOT)], "must hold mnist's IDX files"),
+            (
+                ["--data", str(ROOT / "README.md")],
+                "must be a .npz file with the arrays",
+            ),
+            (
+                ["--data", str(DIGITS), "--lr", "-1"],
+                "lr must be a finite number above 0",
+            ),
+            (
+                ["--data", str(DIGITS), "--limit", "0"],
+                "--limit must be at least 1; got 0",
+            ),
+            (
+                ["--data", str(DIGITS), "--architecture", "8C4"],
+                "got '8C4' at position 1",
+            ),
+            (["--data", str(DIGITS), "--output", str(DIGITS)], "digits.npz"),
+            (["--recipe", "secret"], "invalid choice"),
+            (["--epochs", "many"], "invalid int value"),
+            (["predict", "x.png"], "Train one first: python run.py"),
+            (["compare", "8C4"], "got '8C4' at position 1"),
+        ],
+    )
+    def test_bad_input_is_an_error_in_words(
+        self, program, tmp_path, arguments, message
+    ):
+        done = program(*arguments)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not list(tmp_path.rglob("*.npz"))
+
+    def test_a_file_that_was_named_is_never_passed_over(self, program, tmp_path):
+        done = program(MNIST_PATH="gone.npz")
+        assert done.returncode == 2
+        assert "gone.npz" in done.stderr
+
+    def test_a_diverging_run_writes_what_was_learned_before(self, program, tmp_path):
+        flags = ["--architecture", "10N", "--lr", "1e39", "--momentum", "0"]
+        done = program("--data", DIGITS, *flags)
+        assert done.returncode == 1
+        assert "lr must be small enough" in done.stdout
+        assert names(tmp_path / "results") == RESULTS
+
+    def test_the_help_says_defaults_and_units(self, program):
+        shown = " ".join(program("--help").stdout.split())
+        for text in (
+            "passes over the training images (default: 2, source: 5)",
+            "images in one step (default: 64, source: 32)",
+            "(default: 0.05, source: 0.01)",
+            "number of training images (default: all",
+            "folder for the results (default: results)",
+        ):
+            assert text in shown
+
+
+class TestCompare:
+    def test_the_configurations_on_the_command_line(self, program, tmp_path):
+        chosen = ["10N", "4C5-MP4-10N", "4C5-MP3s2-10N"]
+        done = program("compare", *chosen, "--data", DIGITS, "--epochs", "2")
+        assert done.returncode == 0, done.stderr
+        assert names(tmp_path / "results") == {"comparison.json", "comparison.png"}
+        assert_pictures(tmp_path / "results", ["comparison.png"])
+        written = json.loads((tmp_path / "results" / "comparison.json").read_text())
+        rows = written["configurations"]
+        assert [row["architecture"] for row in rows] == chosen
+        for number, row in enumerate(rows, start=1):
+            assert f"Configuration {number} of 3: {row['architecture']}" in done.stdout
+            assert row["settings"]["epochs"] == 2
+            assert row["settings"]["seed"] == rows[0]["settings"]["seed"]
+            line = next(
+                line
+                for line in done.stdout.splitlines()
+                if re.match(rf"{row['architecture']} +[\d,]+ ", line)
+            )
+            assert f"{row['parameters']:,}" in line
+            assert f"{row['multiply_adds']:,}" in line
+            assert f"{row['test_accuracy']:.2%}" in line
+            assert f"{row['train_loss']:.4f}" in line
+        assert re.search(
+            r"Configuration 3 of 3: .*, about \d+ min \d\d s left", done.stdout
+        )
+
+    def test_flags_before_the_command_count_as_those_behind_it(self, program, tmp_path):
+        done = program(
+            "--data", DIGITS, "--epochs", "1", "compare", "10N", "--seed", "5"
+        )
+        assert done.returncode == 0, done.stderr
+        written = json.loads((tmp_path / "results" / "comparison.json").read_text())
+        settings = written["configurations"][0]["settings"]
+        assert (settings["epochs"], settings["seed"]) == (1, 5)
+
+    def test_at_least_six_configurations_of_all_kinds_by_default(self):
+        models = [HandwrittenNumberClassification(a) for a in run.CONFIGURATIONS]
+        assert len(models) >= 6
+        kinds = [[layer.kind for layer in model.layers] for model in models]
+        assert {row.count("convolution") for row in kinds} >= {0, 1, 2}
+        assert {row.count("pooling") for row in kinds} >= {0, 1, 2}
+
+    def test_the_figure_shows_training_beside_test_for_each(self):
+        row = {"train_loss": 0.1, "test_loss": 0.2, "train_accuracy": 0.97}
+        results = [row | {"architecture": a, "test_accuracy": 0.96} for a in "ABC"]
+        figure = run.draw_comparison(results)
+        titles = [panel.get_title() for panel in figure.axes]
+        assert titles == ["Accuracy vs. Configuration", "Loss vs. Configuration"]
+        ticks = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+        assert ticks == ["A", "B", "C"]
+        legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+        assert legend == ["training", "test"]
+
+
+class TestPredict:
+    @pytest.fixture
+    def model_path(self, tmp_path, digits):
+        model = HandwrittenNumberClassification("8C5-MP2-10N", lr=0.1, momentum=0.9)
+        model.fit(digits.train_images, digits.train_labels, epochs=5, verbose=0)
+        (tmp_path / "results").mkdir()
+        model.save(tmp_path / "results" / "model.npz")
+
+    def test_pictures_of_many_kinds(self, program, tmp_path, digits, model_path):
+        zero = Image.fromarray(digits.train_images[0])  # the first digit is a 0
+        large = zero.resize((300, 400))
+        inverted = Image.eval(large, lambda grey: 255 - grey)
+        transparent = Image.new("RGBA", large.size, (0, 0, 0, 0))
+        transparent.putalpha(large)
+        turned = inverted.rotate(90, expand=True)
+        orientation = Image.Exif()
+        orientation[0x0112] = 6  # as a phone says: turn me by 90 degrees
+        pictures = {
+            "small.png": zero,
+            "large.jpg": large,
+            "inverted.jpg": inverted.convert("RGB"),
+            "transparent.png": transparent,
+            "palette.png": inverted.convert("P"),
+            "bilevel.png": inverted.convert("1"),
+            "sixteen.png": Image.fromarray(np.asarray(large).astype(np.uint16) * 257),
+        }
+        for name, picture in pictures.items():
+            picture.save(tmp_path / name)
+        turned.convert("RGB").save(tmp_path / "turned.jpg", exif=orientation)
+        files = [*pictures, "turned.jpg"]
+        done = program("predict", *files)
+        assert done.returncode == 0, done.stderr
+        head, _, *rows = [line.split() for line in done.stdout.splitlines()]
+        assert head == ["file", "digit", *(f"P({n})" for n in range(10))]
+        assert [row[:2] for row in rows] == [[file, "0"] for file in files]
+        for row in rows:
+            shares = [float(cell.rstrip("%")) for cell in row[2:]]
+            assert sum(shares) == pytest.approx(100, abs=0.6)
+            assert max(shares) == shares[0]
+
+    def test_what_cannot_be_read_is_said_and_the_rest_is_read(
+        self, program, tmp_path, digits, model_path
+    ):
+        Image.fromarray(digits.train_images[0]).save(tmp_path / "zero.png")
+        Image.new("L", (50, 50), 255).save(tmp_path / "blank.png")
+        (tmp_path / "text.png").write_text("no picture")
+        whole = (tmp_path / "zero.png").read_bytes()
+        (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+        done = program(
+            "predict", "blank.png", "text.png", "gone.png", "cut.png", "zero.png"
+        )
+        assert done.returncode == 1
+        assert "blank.png: image must show a digit" in done.stderr
+        assert "(no ink)" in done.stderr
+        for name in ("text.png", "gone.png", "cut.png"):
+            assert f"{name}: " in done.stderr
+        assert "Traceback" not in done.stderr
+        rows = done.stdout.splitlines()
+        assert len(rows) == 3
+        assert rows[2].split()[:2] == ["zero.png", "0"]
+
+    def test_a_file_that_is_no_model_is_an_error(self, program, tmp_path):
+        (tmp_path / "other.npz").write_text("no model")
+        done = program("predict", "x.png", "--model", "other.npz")
+        assert done.returncode == 2
+        assert "must be a model file" in done.stderr
+
+
+class TestData:
+    def idx(self, array):
+        """Return an array as the bytes of an IDX file."""
+        sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+        return bytes((0, 0, 8, array.ndim)) + sizes + array.tobytes()
+
+    @pytest.fixture
+    def arrays(self, rng):
+        return {
+            "x_train": rng.integers(0, 256, size=(20, 28, 28), dtype=np.uint8),
+            "y_train": rng.integers(0, 10, size=20, dtype=np.uint8),
+            "x_test": rng.integers(0, 256, size=(5, 28, 28), dtype=np.uint8),
+            "y_test": rng.integers(0, 10, size=5, dtype=np.uint8),
+        }
+
+    def check(self, data, arrays):
+        for found, expected in zip(data[2:], arrays.values(), strict=True):
+            assert_array_equal(found, expected)
+
+    def test_a_keras_file(self, tmp_path, arrays):
+        np.savez(tmp_path / "mnist.npz", **arrays)
+        data = run.load_data(tmp_path / "mnist.npz")
+        self.check(data, arrays)
+        assert not data.embedded
+
+    @pytest.mark.parametrize("dot", ["-", "."])
+    @pytest.mark.parametrize("zipped", [True, False])
+    def test_a_folder_of_idx_files(self, tmp_path, arrays, dot, zipped):
+        for (part, kind), array in zip(
+            (
+                ("train-images", "idx3"),
+                ("train-labels", "idx1"),
+                ("t10k-images", "idx3"),
+                ("t10k-labels", "idx1"),
+            ),
+            arrays.values(),
+            strict=True,
+        ):
+            content = self.idx(array)
+            path = tmp_path / f"{part}{dot}{kind}-ubyte{'.gz' if zipped else ''}"
+            path.write_bytes(gzip.compress(content) if zipped else content)
+        self.check(run.load_data(tmp_path), arrays)
+
+        path = next(tmp_path.glob("t10k-images*"))
+        whole = path.read_bytes()
+        for damaged in (whole[:-9], b"", b"\0\0\x08\x01" + whole[4:]):
+            path.write_bytes(damaged)
+            with pytest.raises((ValueError, OSError), match=r"t10k-images|gzip"):
+                run.load_data(tmp_path)
+
+    def test_the_order_of_the_places(self, tmp_path, arrays, monkeypatch):
+        monkeypatch.delenv("MNIST_PATH", raising=False)
+        monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+        (tmp_path / "datasets").mkdir()
+        np.savez(tmp_path / "datasets" / "mnist.npz", **arrays)
+        self.check(run.load_data(), arrays)
+        monkeypatch.setenv("MNIST_PATH", str(DIGITS))
+        assert run.load_data().embedded
+        self.check(run.load_data(tmp_path / "datasets" / "mnist.npz"), arrays)
+
+    def test_a_broken_cache_is_said_and_then_passed_over(
+        self, tmp_path, arrays, monkeypatch, capsys
+    ):
+        monkeypatch.delenv("MNIST_PATH", raising=False)
+        monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+        (tmp_path / "datasets").mkdir()
+        (tmp_path / "datasets" / "mnist.npz").write_text("broken")
+
+        def no_network():
+            raise OSError("no network")
+
+        monkeypatch.setattr(run, "download_mnist", no_network)
+        assert run.load_data().embedded
+        said = capsys.readouterr().err
+        assert "must be a .npz file" in said
+        assert "no network" in said
+
+    @pytest.mark.parametrize(
+        ("name", "array", "message"),
+        [
+            ("x_train", np.zeros((20, 28, 28)), "uint8 images"),
+            ("x_test", np.zeros((5, 27, 28), np.uint8), r"\(5, 27, 28\)"),
+            ("y_test", np.zeros(4, int), "a label|integer label"),
+            ("y_test", np.full(5, 10), r"labels 0\.\.9; got 10\.\.10"),
+            ("y_train", np.zeros(20), "integer label"),
+            ("y_train", None, "y_train"),
+        ],
+    )
+    def test_wrong_arrays_are_named(self, tmp_path, arrays, name, array, message):
+        changed = {k: v for k, v in (arrays | {name: array}).items() if v is not None}
+        np.savez(tmp_path / "mnist.npz", **changed)
+        with pytest.raises(ValueError, match=message):
+            run.load_data(tmp_path / "mnist.npz")
+
+    def test_the_held_out_images_are_the_last_tenth_and_never_learned_from(
+        self, digits
+    ):
+        split = run.split_training(digits, None)
+        assert len(split.images) == 1350
+        assert_array_equal(split.held_out[0], digits.train_images[1350:])
+        limited = run.split_training(digits, 100)
+        assert_array_equal(limited.images, digits.train_images[:100])
+        assert_array_equal(limited.held_out[1], split.held_out[1])
+        assert len(run.split_training(digits, 10**6).images) == 1350
+
+    def test_the_embedded_digits_are_those_of_uci(self):
+        from make_digits import make_digits
+
+        with np.load(DIGITS) as archive:
+            for name, expected in make_digits().items():
+                assert archive[name].dtype == np.uint8
+                assert_array_equal(archive[name], expected, err_msg=name)
+
+    def test_the_embedded_digits_have_mnists_layout(self, digits):
+        images = np.concatenate([digits.train_images, digits.test_images])
+        assert images.shape == (1797, 28, 28)
+        high = (images > 0).any(axis=2).sum(axis=1)
+        wide = (images > 0).any(axis=1).sum(axis=1)
+        assert (np.maximum(high, wide) == 20).mean() > 0.99
+        mass = images.sum(axis=(1, 2))
+        centre = (images.sum(axis=2) * np.arange(28)).sum(axis=1) / mass
+        assert abs(centre.mean() - 14) < 0.1
+
+
+class TestFiles:
+    def test_a_failed_write_leaves_the_old_file_and_nothing_else(self, tmp_path):
+        path = tmp_path / "file"
+        path.write_text("old")
+
+        def fail(temporary):
+            temporary.write_text("half")
+            raise OSError("disk full")
+
+        with pytest.raises(OSError, match="disk full"):
+            run.write_file(path, fail)
+        assert path.read_text() == "old"
+        assert names(tmp_path) == {"file"}
+
+
+class TestMnist:
+    def test_mnist_is_mnist(self, mnist_path):
+        data = run.load_data(mnist_path)
+        assert len(data.train_labels) == 60_000
+        assert len(data.test_labels) == 10_000
+
+    def test_a_default_run_on_a_part_of_mnist(self, program, tmp_path, mnist_path):
+        flags = ("--limit", "12000", "--epochs", "1")
+        done = program("--data", mnist_path, *flags)
+        assert done.returncode == 0, done.stderr
+        metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
+        assert metrics["test_accuracy"] > 0.955
+        assert len(metrics["history"]["loss"]) == 1
+
+    def test_the_source_recipe_on_mnist(self, program, tmp_path, mnist_path):
+        done = program(
+            "--recipe", "source", "--epochs", "1", MNIST_PATH=str(mnist_path)
+        )
+        assert done.returncode == 0, done.stderr
+        metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
+        assert metrics["test_accuracy"] > 0.9
