@@ -63,6 +63,7 @@ import math
 import numbers
 import os
 import re
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -220,7 +221,8 @@ class HandwrittenNumberClassification:
         return convolutions | {"W_dense": self.W_dense, "B_dense": self.B_dense}
 
     _TOKEN = re.compile(
-        r"(?P<filters>[1-9]\d*)C(?P<kernel>[1-9]\d*)(s(?P<stride>[1-9]\d*))?(p(?P<padding>\d+))?"
+        r"(?P<filters>[1-9]\d*)C(?P<kernel>[1-9]\d*)"
+        r"(s(?P<stride>[1-9]\d*))?(p(?P<padding>\d+))?"
         r"|MP(?P<pool>[1-9]\d*)(s(?P<step>[1-9]\d*))?"
         r"|(?P<units>[1-9]\d*)N",
         re.ASCII,
@@ -340,7 +342,7 @@ class HandwrittenNumberClassification:
             raise ValueError(f"schedule must be {known}; got {self.schedule!r}")
         if self.augment is not False:
             raise ValueError(f"augment must be False; got {self.augment!r}")
-        if self.dtype not in (np.float32, np.float64):
+        if self.dtype not in (np.float32, np.float64, "float32", "float64"):
             raise ValueError(f"dtype must be float32 or float64; got {self.dtype!r}")
 
     def _check_images(self, images: np.ndarray) -> np.ndarray:
@@ -376,7 +378,7 @@ class HandwrittenNumberClassification:
             warnings.warn(
                 f"images should be scaled to about 0..1; got values up to {largest:g}: "
                 "divide by 255, or pass the uint8 images as they are",
-                stacklevel=4,
+                stacklevel=5,
             )
 
     @staticmethod
@@ -605,7 +607,7 @@ class HandwrittenNumberClassification:
         stride: int = 1,
         padding: int = 0,
     ) -> np.ndarray:
-        """Derive the loss by the input of `generate_feature_map`, so that they stack.
+        """Derive the loss by the input of `generate_feature_map`: what lets them stack.
 
         Forward, ``map = kernel @ patches``; hence ``d_patches = kernel.T @ d_map``. A
         pixel stood in several patches, and gathers from all of them.
@@ -747,13 +749,10 @@ class HandwrittenNumberClassification:
         -------
         array of shape (B, H, W, F)
         """
-        if self.binary_max_pool is None and (
-            mask is None or None in (stride, output_shape)
-        ):
-            required = (
-                "mask, stride and output_shape must be given without a max pool before"
-            )
-            raise ValueError(f"{required}; got {mask}, {stride} and {output_shape}")
+        missing = mask is None or stride is None or output_shape is None
+        if missing and self.binary_max_pool is None:
+            required = "mask, stride and output_shape must be given"
+            raise ValueError(f"{required} before any generate_max_pool; got None")
         mask = np.asarray(self.binary_max_pool if mask is None else mask)
         stride = self._pooled_from[0] if stride is None else stride
         output_shape = self._pooled_from[1] if output_shape is None else output_shape
@@ -819,9 +818,8 @@ class HandwrittenNumberClassification:
             In 0..1; each row sums to 1.
         """
         scores = self._check_tensor("scores", scores, "B N")
-        with np.errstate(
-            over="ignore"
-        ):  # A difference of -inf is right: its power is 0.
+        # A difference may overflow to -inf, which is right: its power is 0.
+        with np.errstate(over="ignore"):
             powers = np.exp(scores - scores.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
 
@@ -997,6 +995,7 @@ class HandwrittenNumberClassification:
         FloatingPointError
             If the training diverges; the parameters are those from before that epoch.
         """
+        self._check_settings()
         images, labels = self._check_examples(images, labels)
         if validation_data is not None:
             validation_data = self._check_examples(*validation_data)
@@ -1111,7 +1110,9 @@ class HandwrittenNumberClassification:
 
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
         """Return the probability of each class, (B, N), for any number of images."""
-        return np.concatenate(list(self._probabilities(self._check_images(images))))
+        images = self._check_images(images)
+        with self._reusing_arrays():
+            return np.concatenate(list(self._probabilities(images)))
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Return the most probable class of each image, int of shape (B,)."""
@@ -1121,11 +1122,12 @@ class HandwrittenNumberClassification:
         """Return mean loss (nats) and accuracy (0..1) over any number of images."""
         images, labels = self._check_examples(images, labels)
         loss, hits, seen = 0.0, 0, 0
-        for probabilities in self._probabilities(images):
-            part = labels[seen : seen + len(probabilities)]
-            loss += self.compute_loss(probabilities, part) * len(part)
-            hits += int((probabilities.argmax(axis=1) == part).sum())
-            seen += len(part)
+        with self._reusing_arrays():
+            for probabilities in self._probabilities(images):
+                part = labels[seen : seen + len(probabilities)]
+                loss += self.compute_loss(probabilities, part) * len(part)
+                hits += int((probabilities.argmax(axis=1) == part).sum())
+                seen += len(part)
         return loss / seen, hits / seen
 
     def score(self, images: np.ndarray, labels: np.ndarray) -> float:
@@ -1134,9 +1136,8 @@ class HandwrittenNumberClassification:
 
     def _probabilities(self, images: np.ndarray) -> Iterator[np.ndarray]:
         """Yield probabilities, 100 images at a time: little memory, warm caches."""
-        with self._reusing_arrays():
-            for start in range(0, len(images), 100):
-                yield self._forward(self._batch(images[start : start + 100]))[0]
+        for start in range(0, len(images), 100):
+            yield self._forward(self._batch(images[start : start + 100]))[0]
 
     @staticmethod
     def prepare_image(image: np.ndarray) -> np.ndarray:
@@ -1624,4 +1625,8 @@ def _new_figure(width: float, height: float) -> Figure:
     """Return an empty figure, in inches; only this imports matplotlib."""
     from matplotlib.figure import Figure
 
+    if "IPython" in sys.modules:  # A notebook is to show the figure that is returned.
+        from matplotlib import pyplot
+
+        pyplot.install_repl_displayhook()
     return Figure(figsize=(width, height), layout="constrained")

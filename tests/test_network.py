@@ -137,6 +137,7 @@ class TestSettings:
             ("dtype", np.float16, ValueError),
             ("dtype", "number", ValueError),
             ("dtype", None, ValueError),
+            ("dtype", int, ValueError),
         ],
     )
     def test_a_wrong_setting_is_named_and_changes_nothing(self, setting, value, error):
@@ -164,6 +165,18 @@ class TestSettings:
         assert model.history == {}
         fresh = HandwrittenNumberClassification("5C3-3N", seed=4, **SMALL)
         assert_same_parameters(model, fresh.parameters)
+
+    def test_a_wrong_setting_that_was_assigned_is_found_by_fit(self, examples):
+        model = small_model()
+        model.lr = -1
+        with pytest.raises(
+            ValueError, match="lr must be a finite number above 0; got -1"
+        ):
+            model.fit(*examples)
+
+    @pytest.mark.parametrize("dtype", ["float64", np.dtype(np.float64)])
+    def test_a_precision_may_be_named(self, dtype):
+        assert small_model(dtype=dtype).W_dense.dtype == np.float64
 
     def test_an_unknown_setting_is_named(self):
         with pytest.raises(ValueError, match=r"settings must be among .*; got 'rate'"):
@@ -353,6 +366,17 @@ class TestTraining:
         assert len(model.history["loss"]) == 1
         assert not np.array_equal(model.W_dense, before["W_dense"])
         assert model.predict(examples[0]).shape == (50,)
+
+    def test_an_interrupted_use_leaves_no_arrays_behind(self, examples, monkeypatch):
+        def interrupt(*args):
+            raise KeyboardInterrupt
+
+        model = small_model()
+        monkeypatch.setattr(model, "compute_loss", interrupt)
+        for use in (model.fit, model.evaluate):
+            with pytest.raises(KeyboardInterrupt):
+                use(*examples)
+            assert model._arrays is None
 
     def test_one_line_an_epoch_aligned(self, examples, capsys):
         small_model().fit(*examples, epochs=10, validation_data=examples)
