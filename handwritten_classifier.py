@@ -1625,8 +1625,8 @@ def _new_figure(width: float, height: float) -> Figure:
     """Return an empty figure, in inches; only this imports matplotlib."""
     from matplotlib.figure import Figure
 
-    if "IPython" in sys.modules:  # A notebook is to show the figure that is returned.
+    if "IPython" in sys.modules:  # A notebook shows figures once it has a backend.
         from matplotlib import pyplot
 
-        pyplot.install_repl_displayhook()
+        pyplot.switch_backend(pyplot.get_backend())
     return Figure(figsize=(width, height), layout="constrained")

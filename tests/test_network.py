@@ -245,8 +245,9 @@ class TestTraining:
             small_model(weight_decay=decay, lr=0.1, dtype=np.float64)
             for decay in (0, 0.3)
         )
-        start = snapshot(plain)
         for model in (plain, decayed):
+            model.biases[0][...], model.B_dense[...] = 0.5, 0.5
+            start = snapshot(model)
             model.partial_fit(images, labels)
         for name, array in decayed.parameters.items():
             pull = 0.0 if name in ("biases.0", "B_dense") else 0.1 * 0.3 * start[name]
