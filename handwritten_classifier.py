@@ -612,9 +612,8 @@ class HandwrittenNumberClassification:
     ) -> np.ndarray:
         """Derive the loss by the input of `generate_feature_map`: what lets them stack.
 
-        Forward, each place (i, j) in the window adds ``kernel[:, :, i, j]`` times the
-        pixels under it to the map; hence those pixels gather its transpose times d_map,
-        each from all the places that it stood in.
+        Forward, ``map = kernel @ patches``; hence ``d_patches = kernel.T @ d_map``. A
+        pixel stood in several patches, and gathers from all of them.
 
         Parameters
         ----------
@@ -641,16 +640,16 @@ class HandwrittenNumberClassification:
         d_map = d_feature_map.transpose(3, 1, 2, 0).reshape(
             filters, rows * columns * batch
         )
-        kernel = np.ascontiguousarray(kernel.transpose(2, 3, 1, 0))
+        kernel = kernel.reshape(filters, channels * math.prod(window))
         dtype = np.result_type(kernel, d_map)
+        d_patches = self._array((kernel.shape[1], d_map.shape[1]), dtype)
+        np.matmul(kernel.T, d_map, out=d_patches)
+        d_patches = d_patches.reshape(channels, *window, rows, columns, batch)
         size = (height + 2 * padding, width + 2 * padding)
         d_frame = self._tensor((batch, *size, channels), dtype)
         d_frame.fill(0)
-        d_pixels = self._array((channels, rows, columns, batch), dtype)
-        product = d_pixels.reshape(channels, rows * columns * batch)
         for (i, j), places in _window_offsets(window, stride, (rows, columns)):
-            np.matmul(kernel[i, j], d_map, out=product)
-            d_frame[places] += d_pixels.transpose(3, 1, 2, 0)
+            d_frame[places] += d_patches[:, i, j].transpose(3, 1, 2, 0)
         return d_frame[:, padding : padding + height, padding : padding + width]
 
     # ---------------------------------------------------------------- ReLU
