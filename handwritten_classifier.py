@@ -66,12 +66,13 @@ import re
 import sys
 import time
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -131,7 +132,8 @@ class HandwrittenNumberClassification:
         The mask of the last `generate_max_pool`.
     history : dict of str to list
         One entry an epoch: ``loss, accuracy, seconds`` (of training) and, with
-        validation data, ``val_loss, val_accuracy``. Losses in nats, accuracies 0..1.
+        validation data, ``val_loss, val_accuracy`` (None for epochs without). Losses in
+        nats, accuracies 0..1.
     layers : list of SimpleNamespace
         What `architecture` says of each layer: token, maps, parameters, multiply-adds.
 
@@ -179,7 +181,7 @@ class HandwrittenNumberClassification:
         self.layers = self._read_architecture()
         self._steps = self._order_steps()
         self._draw_parameters()
-        self.history: dict[str, list[float]] = {}
+        self.history = {"loss": [], "accuracy": [], "seconds": []}
         self.binary_max_pool: np.ndarray | None = None
         self._arrays: list[np.ndarray] | None = None
 
@@ -203,12 +205,14 @@ class HandwrittenNumberClassification:
         for name in settings.keys() - present.keys():
             raise ValueError(f"settings must be among {list(present)}; got {name!r}")
         renewed = type(self)(**(present | settings))
-        defining = ("architecture", "input_shape", "seed", "dtype")
-        if any(getattr(renewed, name) != present[name] for name in defining):
-            vars(self).update(vars(renewed))
-        else:
-            vars(self).update(settings)
+        same_network = renewed._network_settings() == self._network_settings()
+        vars(self).update(settings if same_network else vars(renewed))
         return self
+
+    def _network_settings(self) -> tuple:
+        """Return the settings that define the network and its initial weights."""
+        dtype = np.dtype(self.dtype)
+        return self.architecture, tuple(self.input_shape), self.seed, dtype
 
     @property
     def parameters(self) -> dict[str, np.ndarray]:
@@ -342,10 +346,14 @@ class HandwrittenNumberClassification:
             raise ValueError(f"schedule must be {known}; got {self.schedule!r}")
         if self.augment is not False:
             raise ValueError(f"augment must be False; got {self.augment!r}")
-        if self.dtype not in (np.float32, np.float64, "float32", "float64"):
+        try:
+            known = np.dtype(self.dtype or object) in (np.float32, np.float64)
+        except TypeError:
+            known = False
+        if not known:
             raise ValueError(f"dtype must be float32 or float64; got {self.dtype!r}")
 
-    def _check_images(self, images: np.ndarray) -> np.ndarray:
+    def _check_images(self, images: np.ndarray, name: str = "images") -> np.ndarray:
         """Return `images` as (B, H, W, C), whole and uncopied, once all is in order."""
         images = np.asarray(images)
         height, width, channels = self.input_shape
@@ -353,59 +361,73 @@ class HandwrittenNumberClassification:
             images = images[..., np.newaxis]
         if images.ndim != 4 or images.shape[1:] != (height, width, channels):
             required = f"(B, {height}, {width}, {channels})"
-            raise ValueError(f"images must have shape {required}; got {images.shape}")
+            raise ValueError(f"{name} must have shape {required}; got {images.shape}")
         if len(images) == 0:
-            raise ValueError(f"images must hold at least one; got shape {images.shape}")
+            raise ValueError(f"{name} must hold at least one; got shape {images.shape}")
         if images.dtype != np.uint8:
-            self._check_values(images)
+            self._check_values(images, name)
         return images
 
-    def _check_values(self, images: np.ndarray) -> None:
+    def _check_values(self, images: np.ndarray, name: str) -> None:
         """Raise if a value is no finite number; in parts, for images may be many."""
         if images.dtype.kind != "f":
-            raise TypeError(f"images must be uint8 or floats; got dtype {images.dtype}")
+            raise TypeError(f"{name} must be uint8 or floats; got dtype {images.dtype}")
         largest = 0.0
         for start in range(0, len(images), 1024):
             part = images[start : start + 1024]
             size = max(-part.min(), part.max())
             if not size <= np.finfo(self.dtype).max:
                 raise ValueError(
-                    f"images must hold finite {np.dtype(self.dtype)} numbers; got nan, "
+                    f"{name} must hold finite {np.dtype(self.dtype)} numbers; got nan, "
                     f"inf or too large a number in images {start}:{start + len(part)}"
                 )
             largest = max(largest, size)
         if largest > 10:
             warnings.warn(
-                f"images should be scaled to about 0..1; got values up to {largest:g}: "
+                f"{name} should be scaled to about 0..1; got values up to {largest:g}: "
                 "divide by 255, or pass the uint8 images as they are",
                 stacklevel=5,
             )
 
     @staticmethod
-    def _check_labels(labels: np.ndarray, count: int, classes: int) -> np.ndarray:
+    def _check_labels(
+        labels: np.ndarray, count: int, classes: int, name: str = "labels"
+    ) -> np.ndarray:
         """Return `labels` as an array of shape (B,), once all of them name a class."""
         labels = np.asarray(labels)
         if labels.shape != (count,):
-            hint = (
-                " (of one-hot rows, labels.argmax(axis=1))" if labels.ndim == 2 else ""
-            )
-            raise ValueError(
-                f"labels must have shape ({count},){hint}; got {labels.shape}"
-            )
+            hint = ""
+            if labels.ndim == 2:
+                one_hot = "labels.argmax(axis=1) of one-hot rows"
+                hint = f", as {'labels.ravel()' if labels.shape[1] == 1 else one_hot}"
+            required = f"shape ({count},){hint}"
+            raise ValueError(f"{name} must have {required}; got {labels.shape}")
+        if count == 0:
+            raise ValueError(f"{name} must hold at least one; got {labels.shape}")
         if labels.dtype.kind not in "iu":
-            raise TypeError(f"labels must be integers; got dtype {labels.dtype}")
+            raise TypeError(f"{name} must be integers; got dtype {labels.dtype}")
         low, high = labels.min(), labels.max()
         if low < 0 or high >= classes:
             wrong = low if low < 0 else high
-            raise ValueError(f"labels must be in 0..{classes - 1}; got {wrong}")
+            raise ValueError(f"{name} must be in 0..{classes - 1}; got {wrong}")
         return labels
 
     def _check_examples(
-        self, images: np.ndarray, labels: np.ndarray
+        self, images: np.ndarray, labels: np.ndarray, kind: str = ""
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return images and the labels beside them, checked."""
-        images = self._check_images(images)
-        return images, self._check_labels(labels, len(images), len(self.B_dense))
+        images = self._check_images(images, f"{kind}images")
+        count, classes = len(images), len(self.B_dense)
+        return images, self._check_labels(labels, count, classes, f"{kind}labels")
+
+    def _check_validation(
+        self, validation_data: tuple[np.ndarray, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pair of images and labels that it has to be, checked."""
+        if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+            got = type(validation_data).__name__
+            raise ValueError(f"validation_data must be (images, labels); got a {got}")
+        return self._check_examples(*validation_data, kind="validation ")
 
     def _check_tensor(self, name: str, tensor: np.ndarray, axes: str) -> np.ndarray:
         """Return a step's argument as floats, once it has one axis for each name."""
@@ -765,7 +787,12 @@ class HandwrittenNumberClassification:
             raise ValueError(f"mask must be bool with axes (B H' W' F P P); got {got}")
         _check_shape("d_pooled", d_pooled, mask.shape[:4])
         batch, rows, columns, filters, *window = mask.shape
-        height, width = output_shape if len(output_shape) == 2 else output_shape[1:3]
+        if np.shape(output_shape) == (4,):
+            _check_shape(
+                "d_pooled", d_pooled, (output_shape[0], rows, columns, output_shape[3])
+            )
+            output_shape = output_shape[1:3]
+        height, width = _pair("output_shape", output_shape)
         counts = _fit_windows("output_shape", (height, width), window, stride)
         if counts != (rows, columns):
             required = (
@@ -869,6 +896,7 @@ class HandwrittenNumberClassification:
         probabilities = self._check_tensor("probabilities", probabilities, "B N")
         batch, classes = probabilities.shape
         labels = self._check_labels(labels, batch, classes)
+        _check_shape("probabilities", probabilities, (batch, len(self.B_dense)))
         _check_shape("flattened", flattened, (batch, len(self.W_dense)))
         d_scores = probabilities.copy()
         d_scores[np.arange(batch), labels] -= 1
@@ -918,7 +946,11 @@ class HandwrittenNumberClassification:
                 )
                 trace.append((x, patches))
                 x = self.generate_feature_map(
-                    x, self.kernels[index], None, layer.stride, layer.padding, patches
+                    x,
+                    self.kernels[index],
+                    stride=layer.stride,
+                    padding=layer.padding,
+                    patches=patches,
                 )
             elif kind == "pooling":
                 map_shape = x.shape[1:3]
@@ -955,7 +987,7 @@ class HandwrittenNumberClassification:
             else:
                 x, patches = kept
                 gradients[f"kernels.{index}"] = self.generate_kernal_loss(
-                    x, d, layer.window, layer.stride, layer.padding, patches
+                    x, d, layer.window, layer.stride, layer.padding, patches=patches
                 )
                 if index == 0:  # Nothing below the first convolution is learned.
                     break
@@ -1003,21 +1035,20 @@ class HandwrittenNumberClassification:
         self._check_settings()
         images, labels = self._check_examples(images, labels)
         if validation_data is not None:
-            validation_data = self._check_examples(*validation_data)
+            validation_data = self._check_validation(validation_data)
         epochs = self.epochs if epochs is None else epochs
         _check_integer("epochs", epochs, 1)
         rates = self._learning_rates(epochs * math.ceil(len(images) / self.batch_size))
         with self._progress_bar(epochs * len(images), verbose) as bar:
             for epoch in range(1, epochs + 1):
-                bar.set_description(f"epoch {epoch}/{epochs}")
+                bar.set_description_str(f"epoch {epoch}/{epochs}")
                 results = self._train_epoch(images, labels, rates, bar)
                 if validation_data is not None:
                     validation = self.evaluate(*validation_data)
                     results |= dict(
                         zip(("val_loss", "val_accuracy"), validation, strict=True)
                     )
-                for name, value in results.items():
-                    self.history.setdefault(name, []).append(value)
+                self._record(results)
                 if verbose:
                     bar.write(_epoch_line(epoch, epochs, results))
         return self
@@ -1027,9 +1058,17 @@ class HandwrittenNumberClassification:
     ) -> HandwrittenNumberClassification:
         """Train silently for one pass over `images`, on from where training stands.
 
-        Momentum lives on from call to call. Arguments and errors are those of `fit`.
+        Momentum lives on from call to call; a one-cycle schedule is one cycle a call.
+        Arguments and errors are those of `fit`.
         """
         return self.fit(images, labels, epochs=1, verbose=0)
+
+    def _record(self, results: dict[str, float]) -> None:
+        """Add an epoch's results to the history; all of its lists stay equally long."""
+        earlier = len(self.history["loss"])
+        for name in self.history | results:
+            values = self.history.setdefault(name, [None] * earlier)
+            values.append(results.get(name))
 
     def _train_epoch(
         self, images: np.ndarray, labels: np.ndarray, rates: Iterator[float], bar: Any
@@ -1051,7 +1090,7 @@ class HandwrittenNumberClassification:
                     break
                 if bar.update(len(batch)):
                     bar.set_postfix_str(
-                        f"loss {loss / seen:.4f}, accuracy {hits / seen:.2%}"
+                        f"loss {loss / seen:.3f}, accuracy {hits / seen:.1%}"
                     )
         self._check_convergence(loss, before)
         seconds = time.perf_counter() - started
@@ -1071,21 +1110,22 @@ class HandwrittenNumberClassification:
 
         This is Nesterov's momentum m; without it, ``w -= rate g``.
         """
+        momentum, decay = float(self.momentum), float(self.weight_decay)
         for name, parameter in self.parameters.items():
             gradient, velocity = gradients[name], self._velocity[name]
-            if self.weight_decay and not name.startswith(("biases", "B_")):
-                gradient = gradient + self.weight_decay * parameter
+            if decay and not name.startswith(("biases", "B_")):
+                gradient = gradient + decay * parameter
             step = rate * gradient
-            velocity *= self.momentum
+            velocity *= momentum
             velocity -= step
-            parameter += self.momentum * velocity - step
+            parameter += momentum * velocity - step
 
     def _learning_rates(self, steps: int) -> Iterator[float]:
         """Yield the rate of each step; the cycle's two zeros lie just outside of it."""
         for step in range(1, steps + 1):
             done = step / (steps + 1)
             cycle = min(done / 0.3, (1 - done) / 0.7)
-            yield self.lr * cycle if self.schedule == "one-cycle" else self.lr
+            yield float(self.lr * (cycle if self.schedule == "one-cycle" else 1))
 
     def _check_convergence(self, loss: float, before: dict[str, np.ndarray]) -> None:
         """Take an epoch back that led to a loss or parameters that are not finite."""
@@ -1103,13 +1143,20 @@ class HandwrittenNumberClassification:
     @staticmethod
     def _progress_bar(total: int, verbose: int) -> Any:
         """Return a bar that counts images, for a terminal or a notebook."""
+        if not verbose:
+            from tqdm import tqdm
+
+            return tqdm(disable=True)
         from tqdm.auto import tqdm
 
-        # None: no bar where nobody looks on, as in a file or a pipe.
-        hidden = None if verbose else True
-        return tqdm(
-            total=total, unit=" images", unit_scale=True, leave=False, disable=hidden
+        # None: no bar where nobody looks on, as in a file or a pipe. A notebook's text
+        # output looks like one to tqdm.
+        hidden = False if "ipykernel" in sys.modules else None
+        layout = (
+            "{desc} {percentage:3.0f}%|{bar}| {remaining} left, {rate_fmt}{postfix}"
         )
+        options = {"unit": " images", "unit_scale": True, "leave": False}
+        return tqdm(total=total, disable=hidden, bar_format=layout, **options)
 
     # ---------------------------------------------------------------- Use
 
@@ -1198,6 +1245,9 @@ class HandwrittenNumberClassification:
             name: json.dumps(t, default=np.generic.item) for name, t in texts.items()
         }
         path = Path(path)
+        if not path.parent.is_dir():
+            required = "path must lie in a folder that exists"
+            raise FileNotFoundError(f"{required}; got {os.fspath(path)!r}")
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             with open(temporary, "wb") as file:
@@ -1217,25 +1267,35 @@ class HandwrittenNumberClassification:
         ValueError
             If it is no model file, or its arrays are not those of its architecture.
         """
-        required = "path must be a model file as save() writes it"
-        try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-            version, settings, history = (
-                json.loads(str(arrays.pop(name)))
-                for name in ("format_version", "settings", "history")
-            )
-            if version != 1:
-                raise ValueError(f"format version {version} where 1 is known")
-            settings["dtype"] = np.dtype(settings["dtype"]).type
-            settings["input_shape"] = tuple(settings["input_shape"])
-            model = cls(**settings)
-            model._take_parameters(arrays)
-            model.history = {name: list(values) for name, values in history.items()}
-        except OSError:
-            raise
-        except Exception as error:  # Whatever a damaged file may lead to.
-            raise ValueError(f"{required}; got {os.fspath(path)!r}: {error}") from error
+        with open(path, "rb") as file:
+            try:
+                return cls._read_model(file)
+            except Exception as error:  # Whatever a damaged file may lead to.
+                required = "path must be a model file, as save() writes it"
+                got = f"{os.fspath(path)!r}: {error or type(error).__name__}"
+                raise ValueError(f"{required}; got {got}") from error
+
+    @classmethod
+    def _read_model(cls, file: IO[bytes]) -> HandwrittenNumberClassification:
+        """Read and check a model file; what is wrong is raised as some error."""
+        if not zipfile.is_zipfile(file):
+            raise ValueError("this is no .npz file")
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        version, settings, history = (
+            json.loads(str(arrays.pop(name)))
+            for name in ("format_version", "settings", "history")
+        )
+        if version != 1:
+            raise ValueError(f"format version {version} where 1 is known")
+        settings["dtype"] = np.dtype(settings["dtype"]).type
+        settings["input_shape"] = tuple(settings["input_shape"])
+        model = cls(**settings)
+        if settings.keys() != model.get_params().keys():
+            raise ValueError(f"settings must be {list(model.get_params())}")
+        model._take_parameters(arrays)
+        model._take_history(history)
         return model
 
     def _take_parameters(self, arrays: dict[str, np.ndarray]) -> None:
@@ -1254,6 +1314,17 @@ class HandwrittenNumberClassification:
             if not np.isfinite(array).all():
                 raise ValueError(f"{name} must be finite; got nan or inf")
             parameter[...] = array
+
+    def _take_history(self, history: dict[str, list[float]]) -> None:
+        """Put `history` in place of the present one, once it can be one."""
+        known = ("loss", "accuracy", "seconds", "val_loss", "val_accuracy")
+        if not self.history.keys() <= history.keys() <= set(known):
+            raise ValueError(f"history must have names from {known}; got {[*history]}")
+        for name, values in history.items():
+            numbers_only = all(isinstance(v, (int, float)) or v is None for v in values)
+            if not numbers_only or len(values) != len(history["loss"]):
+                raise ValueError(f"history must have a number an epoch; not in {name}")
+        self.history = history
 
     def to_keras(self) -> keras.Model:
         """Return the same network, with the same parameters, as a Keras model.
@@ -1356,18 +1427,22 @@ class HandwrittenNumberClassification:
         for panel, quantity in zip(panels, ("loss", "accuracy"), strict=True):
             scale = 100 if quantity == "accuracy" else 1
             for prefix, label, style in (
-                ("", "training", "o-"),
-                ("val_", "validation", "s--"),
+                ("", "training (mean over the epoch)", "o-"),
+                ("val_", "validation (after the epoch)", "s--"),
             ):
-                values = self.history.get(prefix + quantity, [])
-                epochs = np.arange(1, len(values) + 1)
-                panel.plot(epochs, scale * np.array(values), style, label=label)
+                values = np.array(self.history.get(prefix + quantity, []), float)
+                if len(values):
+                    epochs = np.arange(1, len(values) + 1)
+                    panel.plot(epochs, scale * values, style, label=label)
+                    panel.legend()
             panel.set_title(quantity.capitalize())
             panel.set_xlabel("epoch")
             panel.set_ylabel("accuracy (%)" if scale == 100 else "loss (nats)")
             panel.xaxis.get_major_locator().set_params(integer=True)
             panel.grid(alpha=0.3)
-            panel.legend()
+            if not self.history["loss"]:
+                panel.set(xticks=[], yticks=[])
+                panel.text(0.5, 0.5, "no epoch is finished yet", ha="center")
         return figure
 
     def plot_kernels(self, layer: int = 0, figure: Figure | None = None) -> Figure:
@@ -1377,10 +1452,12 @@ class HandwrittenNumberClassification:
         weights of the dense layer are drawn, which are kernels as large as the map.
         """
         if self.kernels:
-            kernels, name = self.kernels[layer], f"Kernels of convolution {layer + 1}"
+            tokens = [la.token for la in self.layers if la.kind == "convolution"]
+            kernels, name = self.kernels[layer], f"Kernels of {tokens[layer]}"
         else:
             maps = self.W_dense.reshape(*self.layers[-1].input_shape, -1)
-            kernels, name = maps.transpose(3, 2, 0, 1), "Weights of the dense layer"
+            kernels = maps.transpose(3, 2, 0, 1)
+            name = f"Weights of {self.layers[-1].token}"
         filters, channels, height, width = kernels.shape
         mosaic, largest = _lay_out_tiles(kernels), np.abs(kernels).max()
         if figure is None:
@@ -1412,18 +1489,18 @@ class HandwrittenNumberClassification:
         classes = probabilities.shape[1]
         counts = np.zeros((classes, classes), int)
         np.add.at(counts, (labels, probabilities.argmax(axis=1)), 1)
-        errors = np.where(np.eye(classes, dtype=bool), 0, counts)
+        errors = np.ma.array(counts, mask=np.eye(classes, dtype=bool))
         panel = figure.subplots()
+        panel.set_facecolor("0.88")  # of the diagonal, where nothing is wrong
         shown = panel.imshow(errors, cmap="Blues", vmin=0, vmax=max(1, errors.max()))
         for true, seen in zip(*np.nonzero(counts), strict=True):
-            dark = errors[true, seen] > 0.6 * errors.max()
-            weight = "bold" if true == seen else "normal"
-            style = {"color": "white" if dark else "black", "weight": weight, "size": 8}
-            panel.text(
-                seen, true, counts[true, seen], ha="center", va="center", **style
-            )
+            dark = true != seen and counts[true, seen] > 0.6 * errors.max()
+            style = {"color": "white" if dark else "black", "size": 8}
+            style |= {"ha": "center", "va": "center"}
+            panel.text(seen, true, counts[true, seen], **style)
         accuracy = counts.trace() / counts.sum()
-        panel.set_title(f"{counts.sum():,} images, {accuracy:.2%} read right (bold)")
+        title = f"{counts.sum():,} images, {accuracy:.2%} read right (diagonal)"
+        panel.set_title(title)
         panel.set(
             xticks=range(classes), yticks=range(classes), xlabel="seen", ylabel="true"
         )
@@ -1442,25 +1519,26 @@ class HandwrittenNumberClassification:
         `probabilities` is what `predict_proba` made of the images, where it is there
         already.
         """
-        figure = _new_figure(8, 6) if figure is None else figure
         probabilities = (
             self.predict_proba(images) if probabilities is None else probabilities
         )
         seen, labels = probabilities.argmax(axis=1), np.asarray(labels)
         wrong = np.flatnonzero(seen != labels)
         wrong = wrong[np.argsort(-probabilities[wrong, seen[wrong]], kind="stable")]
+        rows = min(max(math.ceil(len(wrong) / 6), 1), 4)
+        figure = _new_figure(8, 0.5 + 1.4 * rows) if figure is None else figure
         figure.suptitle(
             f"{len(wrong):,} of {len(labels):,} images misread"
             + (", the most confident errors first" if len(wrong) else "")
         )
-        panels = figure.subplots(4, 6).ravel()
+        panels = figure.subplots(rows, 6).ravel()
         for panel in panels:
             panel.set_axis_off()
         for panel, index in zip(panels, wrong, strict=False):
             panel.imshow(np.squeeze(images[index]), cmap="gray")
             confidence = probabilities[index, seen[index]]
             panel.set_title(
-                f"seen {seen[index]} ({confidence:.0%})\ntrue {labels[index]}", size=9
+                f"seen {seen[index]} ({confidence:.1%})\ntrue {labels[index]}", size=9
             )
         return figure
 
@@ -1520,8 +1598,8 @@ def _innermost(tensor: np.ndarray) -> np.ndarray:
 
 def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
     """Return an int or a pair of them as a pair."""
-    pair = (value, value) if isinstance(value, numbers.Integral) else tuple(value)
-    if len(pair) != 2:
+    pair = (value, value) if isinstance(value, numbers.Integral) else value
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise ValueError(f"{name} must be an int or a pair; got {value!r}")
     for side in pair:
         _check_integer(name, side, 1)
@@ -1557,25 +1635,38 @@ def _check_shape(name: str, array: np.ndarray, required: tuple[int, ...]) -> Non
 
 def _epoch_line(epoch: int, epochs: int, results: dict[str, float]) -> str:
     """Write one epoch's results as a line; lines of one training stand aligned."""
-    cells = [f"epoch {epoch:{len(str(epochs))}}/{epochs}"]
-    for name, value in results.items():
-        if name != "seconds":
-            text = f"{value:8.2%}" if "accuracy" in name else f"{value:7.4f}"
-            cells.append(f"{name} {text}")
-    return "   ".join([*cells, f"{results['seconds']:6.1f} s"])
+    cells = [
+        f"epoch {epoch:{len(str(epochs))}}/{epochs}",
+        f"loss {results['loss']:7.4f}",
+        f"accuracy {results['accuracy']:7.2%}",
+    ]
+    if "val_loss" in results:
+        cells.append(
+            f"validation {results['val_loss']:7.4f} {results['val_accuracy']:7.2%}"
+        )
+    return "  ".join([*cells, f"{results['seconds']:5.1f} s"])
+
+
+_LEAST_CONTRAST = 48  # of ink against paper, of 255: about that of a pencil
 
 
 def _to_grey(image: np.ndarray) -> np.ndarray:
     """Return a picture as floats (H, W), 0..255.
 
-    What is transparent is laid on white; on black where the strokes are light.
+    What is transparent is laid on white, or on black where all strokes are light; where
+    ink and paper are both there, on that paper.
     """
     if image.ndim == 2:
         return image.astype(np.float32)
     grey = image[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
     if image.shape[2] == 4:
         opacity = image[..., 3] / np.float32(255)
-        paper = 0 if (grey * opacity).sum() > 127.5 * opacity.sum() else 255
+        visible = grey[opacity > 0.5]
+        paper = 255
+        if visible.size and np.ptp(visible) >= _LEAST_CONTRAST:
+            paper = np.median(visible)  # The picture brings its own paper.
+        elif visible.size and visible.mean() > 127.5:
+            paper = 0
         grey = grey * opacity + paper * (1 - opacity)
     return grey
 
@@ -1589,11 +1680,14 @@ def _find_ink(grey: np.ndarray) -> np.ndarray:
     edge = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     ink = grey - np.median(edge)
     ink = np.maximum(ink if ink.max() > -ink.min() else -ink, 0)
-    strongest = ink.max()
-    if strongest < 48:
-        required = "image must show a digit that stands out from the paper by 48 of 255"
+    # The standard deviation of the paper's noise, if the noise is normal.
+    noise = 1.4826 * np.median(np.abs(edge - np.median(edge)))
+    strongest, least = ink.max(), max(_LEAST_CONTRAST, 5 * noise)
+    if strongest < least:
+        required = f"image must show a digit that stands out by {least:.0f} of 255"
         raise ValueError(f"{required}; got {strongest:.0f} (no ink)")
-    return np.where(ink < 0.2 * strongest, 0, ink / strongest).astype(np.float32)
+    faint = max(0.2 * strongest, 5 * noise)
+    return np.where(ink < faint, 0, ink / strongest).astype(np.float32)
 
 
 def _fit_into_box(ink: np.ndarray) -> np.ndarray:

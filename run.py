@@ -12,10 +12,14 @@ import argparse
 import gzip
 import json
 import os
+import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +28,7 @@ import numpy as np
 from handwritten_classifier import HandwrittenNumberClassification
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # ------------------------------------------------------------------------ Settings
@@ -131,30 +136,24 @@ def read_data(path: Path) -> Data:
         arrays = [read_idx(path, *part) for part in IDX_PARTS]
     else:
         arrays = read_npz(path)
+    size = (8, 8) if arrays[0].shape[1:] == (8, 8) else (28, 28)
     for images, labels in (arrays[:2], arrays[2:]):
-        if images.dtype != np.uint8 or images.shape[1:] not in ((28, 28), (8, 8)):
+        if images.dtype != np.uint8 or images.shape[1:] != size:
+            required = f"uint8 images of shape (n, {size[0]}, {size[1]})"
             got = f"{images.dtype} of shape {images.shape}"
-            raise ValueError(
-                f"{path} must hold uint8 images of shape (n, 28, 28); got {got}"
-            )
-        if (
-            labels.shape != (len(images),)
-            or labels.dtype.kind not in "iu"
-            or not len(labels)
-        ):
+            raise ValueError(f"{path} must hold {required}; got {got}")
+        if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
             got = f"{labels.dtype} of shape {labels.shape} beside {len(images)} images"
-            raise ValueError(
-                f"{path} must hold an integer label for each image; got {got}"
-            )
+            raise ValueError(f"{path} must hold an integer label an image; got {got}")
+        if len(labels) < 5:  # A tenth of them, rounded, is held out.
+            raise ValueError(f"{path} must hold at least 5 images; got {len(labels)}")
         if labels.min() < 0 or labels.max() > 9:
             got = f"{labels.min()}..{labels.max()}"
             raise ValueError(f"{path} must hold labels 0..9; got {got}")
-    embedded = arrays[0].shape[1:] == (8, 8)
-    if embedded:
+    if size == (8, 8):
         arrays = [enlarge_digits(a) if a.ndim == 3 else a for a in arrays]
-    return Data(
-        "embedded digits" if embedded else f"MNIST from {path}", embedded, *arrays
-    )
+        return Data("embedded digits", True, *arrays)
+    return Data(f"MNIST from {path}", False, *arrays)
 
 
 def read_npz(path: Path) -> list[np.ndarray]:
@@ -162,6 +161,9 @@ def read_npz(path: Path) -> list[np.ndarray]:
     names = ("x_train", "y_train", "x_test", "y_test")
     with open(path, "rb") as file:
         try:
+            if not zipfile.is_zipfile(file):
+                raise ValueError("no .npz file")
+            file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
                 return [archive[name] for name in names]
         except Exception as error:  # Whatever a damaged file may lead to.
@@ -182,20 +184,20 @@ def read_idx(folder: Path, pattern: str, axes: int) -> np.ndarray:
     found = sorted(folder.glob(pattern))
     if not found:
         raise ValueError(f"{folder} must hold mnist's IDX files; got no {pattern}")
+    required = f"{found[0]} must be an IDX file of bytes with {axes} axes"
+    opener = gzip.open if found[0].suffix == ".gz" else open
     try:
-        opener = gzip.open if found[0].suffix == ".gz" else open
         with opener(found[0], "rb") as file:
             content = file.read()
-    except EOFError as error:
-        raise ValueError(
-            f"{found[0]} must be a whole gzip file; got: {error}"
-        ) from error
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"{required}; got: {error}") from error
     start = 4 * (1 + axes)  # Magic number 00 00 08 axes, then big-endian sizes.
-    sizes = np.frombuffer(content[4:start], ">u4")
-    magic = bytes((0, 0, 8, axes))
-    if content[:4] != magic or len(content) != start + sizes.astype(int).prod():
-        required = f"must be an IDX file of bytes with {axes} axes, as long as it says"
-        raise ValueError(f"{found[0]} {required}; got {len(content)} bytes")
+    if len(content) < start or content[:4] != bytes((0, 0, 8, axes)):
+        raise ValueError(f"{required}; got {content[:start].hex(' ') or 'nothing'}")
+    sizes = np.frombuffer(content[4:start], ">u4").astype(int)
+    if len(content) != start + sizes.prod():
+        got = f"{len(content) - start} bytes for shape {tuple(sizes.tolist())}"
+        raise ValueError(f"{required}; got {got}")
     return np.frombuffer(content, np.uint8, offset=start).reshape(sizes)
 
 
@@ -270,9 +272,9 @@ def train(args: argparse.Namespace) -> int:
     model = HandwrittenNumberClassification(
         **chosen_settings(args, RECIPES[args.recipe])
     )
-    output = make_folder(args.output or "results")
     data, split = prepare_data(args, [model])
     print(f"\n{model.summary()}\n")
+    output = make_folder(args.output or "results")
     started, status = time.perf_counter(), 0
     try:
         model.fit(split.images, split.labels, validation_data=split.held_out)
@@ -283,7 +285,22 @@ def train(args: argparse.Namespace) -> int:
         status = 1
         print(f"\n{error}. What was learned before is tested and written.")
     seconds = time.perf_counter() - started
+    with undisturbed():
+        report_training(args, model, data, split, output, seconds, status == 0)
+    return status
 
+
+def report_training(
+    args: argparse.Namespace,
+    model: HandwrittenNumberClassification,
+    data: Data,
+    split: Split,
+    output: Path,
+    seconds: float,
+    complete: bool,
+) -> None:
+    """Test a trained model, once, and write and print all that came of it."""
+    model.save(output / "model.npz")
     probabilities = model.predict_proba(data.test_images)
     hits = probabilities.argmax(axis=1) == data.test_labels
     metrics = {
@@ -293,17 +310,25 @@ def train(args: argparse.Namespace) -> int:
         "test_loss": model.compute_loss(probabilities, data.test_labels),
         "test_accuracy": float(hits.mean()),
         "seconds": seconds,
-        "complete": status == 0,
+        "complete": complete,
     }
     test = (data.test_images, data.test_labels, probabilities)
-    model.save(output / "model.npz")
     write_json(output / "metrics.json", metrics)
     write_figure(output / "training.png", model.plot_history())
     write_figure(output / "kernels.png", model.plot_kernels())
     write_figure(output / "confusion.png", model.plot_confusion(*test))
     write_figure(output / "mistakes.png", model.plot_mistakes(*test))
     print_report(metrics, output)
-    return status
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let no Ctrl-C come between results and the disk; it takes a few seconds."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def describe(
@@ -344,13 +369,16 @@ def print_report(metrics: dict[str, Any], output: Path) -> None:
 
 def compare(args: argparse.Namespace) -> int:
     """Train and test several configurations on the same data, and draw the results."""
-    settings = chosen_settings(args, RECIPES["default"])
+    if args.architecture:
+        named = f"got {args.architecture!r}: name it behind compare"
+        raise ValueError(f"--architecture must be left out of a comparison; {named}")
+    settings = chosen_settings(args, RECIPES[args.recipe])
     models = [
         HandwrittenNumberClassification(**settings | {"architecture": architecture})
         for architecture in args.configurations or CONFIGURATIONS
     ]
-    output = make_folder(args.output or "results")
     data, split = prepare_data(args, models)
+    output = make_folder(args.output or "results")
     results, started, status = [], time.perf_counter(), 0
     try:
         for done, model in enumerate(models):
@@ -368,12 +396,15 @@ def compare(args: argparse.Namespace) -> int:
             results.append(measure(model, data, split))
     except KeyboardInterrupt:
         status = INTERRUPTED
-        print("\nInterrupted: the configurations that were finished are written.")
-    if results:
+        print("\nInterrupted.")
+    if not results:
+        print("No configuration was finished: there is nothing to write.")
+        return status
+    with undisturbed():
         write_json(output / "comparison.json", {"configurations": results})
         write_figure(output / "comparison.png", draw_comparison(results))
         print_comparison(results)
-        print(f"\nAll results are in {output}{os.sep}")
+        print(f"\n{len(results)} configurations; all results are in {output}{os.sep}")
     return status
 
 
@@ -429,38 +460,62 @@ def draw_comparison(results: list[dict[str, Any]]) -> Figure:
     """Draw accuracy and loss against the configurations, training beside test."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 1.8 + 0.45 * len(results)), layout="constrained")
+    figure = Figure(figsize=(10, 1.6 + 0.55 * len(results)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    places = np.arange(len(results))
-    for panel, quantity, scale in zip(
-        panels, ("accuracy", "loss"), (100, 1), strict=True
-    ):
-        values = {
-            part: scale * np.array([row[f"{part}_{quantity}"] for row in results])
-            for part in ("train", "test")
-        }
-        panel.hlines(places, values["train"], values["test"], color="0.7", zorder=1)
-        panel.scatter(values["train"], places, s=45, marker="o", label="training")
-        panel.scatter(values["test"], places, s=45, marker="D", label="test")
-        for place, value in zip(places, values["test"], strict=True):
-            text = f"{value:.2f}" if scale == 100 else f"{value:.3f}"
-            panel.annotate(
-                text,
-                (value, place),
-                xytext=(0, -9),
-                textcoords="offset points",
-                ha="center",
-                va="top",
-                size=8,
-            )
-        panel.set_title(f"{quantity.capitalize()} vs. Configuration")
-        panel.set_xlabel("accuracy (%)" if scale == 100 else "loss (nats)")
-        panel.grid(axis="x", alpha=0.3)
-        panel.margins(x=0.12)
-        panel.legend()
-    panels[0].set_yticks(places, [row["architecture"] for row in results])
-    panels[0].set_ylim(len(results) - 0.3, -0.6)
+    for panel, quantity in zip(panels, ("accuracy", "loss"), strict=True):
+        draw_panel(panel, results, quantity)
+    panels[0].set_yticks(range(len(results)), [row["architecture"] for row in results])
+    panels[0].set_ylim(len(results) - 0.4, -0.6)
+    legend = panels[0].get_legend_handles_labels()
+    figure.legend(*legend, loc="outside lower center", ncols=2)
     return figure
+
+
+def draw_panel(panel: Axes, results: list[dict[str, Any]], quantity: str) -> None:
+    """Draw one quantity of all configurations on a logarithmic axis.
+
+    Equal steps stand for halved errors or losses: good configurations differ by little,
+    and would else fall onto one another beside a bad one.
+    """
+    for part, label, colour, marker, size, above in (
+        ("train", "training", "tab:blue", "o", 90, 13),
+        ("test", "test", "tab:orange", "D", 30, -13),
+    ):
+        values = np.array([row[f"{part}_{quantity}"] for row in results])
+        at = log_places(values, quantity)
+        # Rings round diamonds: both are seen where they meet.
+        face = "none" if part == "train" else colour
+        style = {"marker": marker, "s": size, "edgecolors": colour, "label": label}
+        panel.scatter(at, range(len(results)), facecolors=face, **style)
+        for row, (place, value) in enumerate(zip(at, values, strict=True)):
+            text = f"{100 * value:.2f}" if quantity == "accuracy" else f"{value:.3f}"
+            style = {"ha": "center", "va": "center", "size": 9, "color": "0.25"}
+            offset = {"xytext": (0, above), "textcoords": "offset points"}
+            panel.annotate(text, (place, row), **offset, **style)
+    panel.margins(x=0.12)
+    low, high = panel.get_xlim()
+    marks = np.array(MARKS[quantity])
+    places = log_places(marks, quantity)
+    shown = (low <= places) & (places <= high)
+    labels = [f"{100 * m:g}" if quantity == "accuracy" else f"{m:g}" for m in marks]
+    panel.set_xticks(places[shown], [labels[n] for n in np.flatnonzero(shown)])
+    panel.set_title(f"{quantity.capitalize()} vs. Configuration")
+    unit = "%" if quantity == "accuracy" else "nats"
+    panel.set_xlabel(f"{quantity} ({unit}), logarithmic")
+    panel.grid(axis="x", alpha=0.3)
+
+
+MARKS = {
+    "accuracy": (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 1),
+    "loss": (1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+}
+
+
+def log_places(values: np.ndarray, quantity: str) -> np.ndarray:
+    """Return places on the axis: of an accuracy, that of its error."""
+    if quantity == "accuracy":
+        return -np.log(1.0005 - values)  # A whole 100 % has a place, too.
+    return np.log(np.maximum(values, 1e-6))
 
 
 # ------------------------------------------------------------------------ Predict
@@ -484,7 +539,8 @@ def predict(args: argparse.Namespace) -> int:
                 0
             ]
         except (OSError, ValueError, SyntaxError) as error:
-            print(f"{file}: {error}", file=sys.stderr)
+            reason = getattr(error, "strerror", None) or error
+            print(f"{file}: {reason}", file=sys.stderr)
             failed = True
             continue
         digit = str(probabilities.argmax())
@@ -576,12 +632,7 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.set_defaults(command=train)
-    parser.add_argument(
-        "--recipe",
-        choices=RECIPES,
-        default="default",
-        help="settings to start from (default: default)",
-    )
+    parser.set_defaults(recipe="default")
     parser.add_argument(
         "--architecture",
         metavar="LAYERS",
@@ -620,8 +671,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 def add_training_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that training and comparing share."""
+    text = "settings to start from (default: default)"
+    parser.add_argument("--recipe", choices=RECIPES, help=text)
     for name, kind, text in (
-        ("epochs", int, "passes over the training images"),
+        (
+            "epochs",
+            int,
+            "passes over the training images; on the embedded digits, "
+            f"which are fewer, the default is {EMBEDDED_EPOCHS} times as many",
+        ),
         ("batch_size", int, "images in one step"),
         ("lr", float, "learning rate, in one-cycle schedules its peak"),
         ("momentum", float, "Nesterov momentum, 0 to below 1"),

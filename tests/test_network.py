@@ -1,12 +1,19 @@
 """The network as a whole: notation, settings, training, prediction, doors, files."""
 
+import contextlib
 import copy
 import json
+import os
 import pickle
+import re
+import shlex
+import subprocess
+import sys
 import warnings
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from numpy.testing import assert_array_equal
 
 from handwritten_classifier import HandwrittenNumberClassification
@@ -162,7 +169,7 @@ class TestSettings:
         model = small_model().fit(*examples, verbose=0)
         model.set_params(architecture="5C3-3N", seed=4)
         assert model.kernels[0].shape == (5, 1, 3, 3)
-        assert model.history == {}
+        assert model.history["loss"] == []
         fresh = HandwrittenNumberClassification("5C3-3N", seed=4, **SMALL)
         assert_same_parameters(model, fresh.parameters)
 
@@ -177,6 +184,22 @@ class TestSettings:
     @pytest.mark.parametrize("dtype", ["float64", np.dtype(np.float64)])
     def test_a_precision_may_be_named(self, dtype):
         assert small_model(dtype=dtype).W_dense.dtype == np.float64
+
+    def test_the_same_network_said_otherwise_keeps_what_was_learned(self, examples):
+        model = small_model().fit(*examples, verbose=0)
+        before = snapshot(model)
+        model.set_params(dtype="float32", input_shape=[8, 8, 1], seed=np.int64(0))
+        assert_same_parameters(model, before)
+        assert len(model.history["loss"]) == 1
+
+    def test_a_number_of_numpy_changes_no_bit(self, examples):
+        plain = small_model(lr=0.01, momentum=0.5, weight_decay=0.1)
+        of_numpy = small_model(
+            lr=np.float64(0.01), momentum=np.float64(0.5), weight_decay=np.float64(0.1)
+        )
+        for model in (plain, of_numpy):
+            model.fit(*examples, verbose=0)
+        assert_same_parameters(of_numpy, plain.parameters)
 
     def test_an_unknown_setting_is_named(self):
         with pytest.raises(ValueError, match=r"settings must be among .*; got 'rate'"):
@@ -315,12 +338,22 @@ class TestTraining:
         last = (watched.history["val_loss"][-1], watched.history["val_accuracy"][-1])
         assert last == watched.evaluate(*held_out)
 
+    def test_the_lists_of_the_history_stay_equally_long(self, examples):
+        model = small_model().fit(*examples, epochs=2, verbose=0)
+        model.fit(*examples, epochs=1, validation_data=examples, verbose=0)
+        model.fit(*examples, epochs=1, verbose=0)
+        assert {len(values) for values in model.history.values()} == {4}
+        given = [loss is not None for loss in model.history["val_loss"]]
+        assert given == [False, False, True, False]
+        line = model.plot_history().axes[0].lines[1]
+        assert_array_equal(line.get_xdata()[~np.isnan(line.get_ydata())], [3])
+
     def test_two_models_share_no_state(self, examples):
         one, other = small_model(), small_model()
         untouched = snapshot(other)
         one.fit(*examples, verbose=0)
         assert_same_parameters(other, untouched)
-        assert other.history == {}
+        assert other.history["loss"] == []
         arrays = list(one.parameters.values())
         arrays += list(one._velocity.values())
         for i, array in enumerate(arrays):
@@ -384,8 +417,10 @@ class TestTraining:
         lines = capsys.readouterr().out.splitlines()
         assert len(lines) == 10
         assert len({len(line) for line in lines}) == 1
-        assert lines[0].startswith("epoch  1/10   loss")
-        assert "val_accuracy" in lines[0]
+        assert lines[0].startswith("epoch  1/10  loss")
+        assert "accuracy" in lines[0]
+        assert "validation" in lines[0]
+        assert len(lines[0]) <= 80
         assert lines[0].endswith(" s")
 
     def test_silence(self, examples, capsys):
@@ -393,23 +428,35 @@ class TestTraining:
         small_model().partial_fit(*examples)
         assert capsys.readouterr() == ("", "")
 
-    def test_the_bar_shows_speed_time_left_loss_and_accuracy(
-        self, examples, capsys, monkeypatch
-    ):
-        from tqdm.auto import tqdm
-
-        def always(total, verbose):
-            return tqdm(total=total, unit=" images", mininterval=0, ncols=120)
-
-        monkeypatch.setattr(
-            HandwrittenNumberClassification, "_progress_bar", staticmethod(always)
+    @pytest.mark.skipif(os.name == "nt", reason="needs a POSIX terminal")
+    def test_the_bar_fits_a_terminal_of_80_columns_with_all_it_shows(self):
+        code = (
+            "import numpy as np; "
+            "from handwritten_classifier import HandwrittenNumberClassification as H; "
+            "H('32C5-MP2-10N', batch_size=10)"
+            ".fit(np.ones((3000, 28, 28)), np.arange(3000) % 10, epochs=2)"
         )
-        small_model(batch_size=10).fit(*examples)
-        shown = capsys.readouterr().err
-        assert "epoch 1/1" in shown
-        assert "images/s" in shown
-        assert "loss " in shown
-        assert "accuracy " in shown
+        command = f"stty cols 80 rows 24; {sys.executable} -c {shlex.quote(code)}"
+        import pty
+
+        terminal, end = pty.openpty()
+        options = dict.fromkeys(("stdin", "stdout", "stderr"), end)
+        with subprocess.Popen(["sh", "-c", command], cwd=ROOT, **options):
+            os.close(end)
+            shown = b""
+            with contextlib.suppress(OSError):  # as Linux ends what a terminal gives
+                while part := os.read(terminal, 4096):
+                    shown += part
+        os.close(terminal)
+        text = shown.decode()
+        bars = [line for line in re.split(r"[\r\n]+", text) if "images/s, loss" in line]
+        assert bars
+        for bar in bars:
+            assert re.search(
+                r"^epoch [12]/2 +\d+%\|.*\| [\d:]+ left, +[\d.]+k? images/s, "
+                r"loss \d+\.\d{3}, accuracy +\d+\.\d%$",
+                bar.rstrip(),
+            )
 
 
 class TestOneMathematics:
@@ -563,6 +610,7 @@ class TestDoors:
         ("labels", "error", "message"),
         [
             ([0, 1], ValueError, r"shape \(3,\); got \(2,\)"),
+            ([[0], [1], [2]], ValueError, r"shape \(3,\), as labels.ravel\(\); got"),
             (np.eye(3, dtype=int), ValueError, "one-hot"),
             ([0, 1, 3], ValueError, r"in 0\.\.2; got 3"),
             ([0, -1, 2], ValueError, r"in 0\.\.2; got -1"),
@@ -582,6 +630,19 @@ class TestDoors:
             with pytest.raises(error, match=f"labels must .*{message}"):
                 use()
         assert_same_parameters(model, before)
+
+    @pytest.mark.parametrize("wrong", [np.zeros((3, 8, 8)), (1, 2, 3), 5])
+    def test_wrong_validation_data_are_named(self, examples, wrong):
+        with pytest.raises(
+            ValueError, match=r"validation_data must be \(images, labels\)"
+        ):
+            small_model().fit(*examples, validation_data=wrong)
+
+    def test_wrong_validation_images_are_said_to_be_those(self, examples):
+        with pytest.raises(ValueError, match="validation images must have shape"):
+            small_model().fit(
+                *examples, validation_data=(np.zeros((3, 9, 9)), [0, 1, 2])
+            )
 
     def test_wrong_epochs_are_named(self, examples):
         with pytest.raises(ValueError, match="epochs must be at least 1; got 0"):
@@ -658,6 +719,13 @@ class TestFiles:
         assert path.read_bytes() == before
         assert [p.name for p in path.parent.iterdir()] == ["model.npz"]
 
+    def test_a_missing_folder_is_said_to_be_missing(self, tmp_path):
+        path = tmp_path / "none" / "model.npz"
+        with pytest.raises(
+            FileNotFoundError, match=r"path must lie in a folder .*none"
+        ):
+            small_model().save(path)
+
     def test_a_missing_file_is_said_to_be_missing(self, tmp_path):
         with pytest.raises(FileNotFoundError):
             HandwrittenNumberClassification.load(tmp_path / "nothing.npz")
@@ -666,7 +734,7 @@ class TestFiles:
     def test_another_file_is_refused(self, tmp_path, content):
         (tmp_path / "other").write_bytes(content)
         with pytest.raises(
-            ValueError, match=r"path must be a model file .*; got .*other"
+            ValueError, match=r"path must be a model file, .*; got .*other"
         ):
             HandwrittenNumberClassification.load(tmp_path / "other")
 
@@ -691,6 +759,15 @@ class TestFiles:
             ({"settings": None}, "settings"),
             ({"history": None}, "history"),
             ({"history": "3"}, "path must be"),
+            ({"history": '{"loss": [1]}'}, "history must have names"),
+            (
+                {"history": '{"loss": [1], "accuracy": [], "seconds": [1]}'},
+                "history must have a number an epoch; not in accuracy",
+            ),
+            (
+                {"history": '{"loss": ["x"], "accuracy": [1], "seconds": [1]}'},
+                "history must have a number an epoch; not in loss",
+            ),
             ({"W_dense": None}, "arrays must be .* for 4C3-MP2-3N; got"),
             ({"W_more": np.zeros(3)}, "arrays must be .* for 4C3-MP2-3N; got"),
             (
@@ -811,7 +888,7 @@ class TestLookingInside:
         images, labels = examples[0][:3], np.array([1, 1, 0])
         figure = model.plot_mistakes(images, labels, probabilities)
         titles = [panel.get_title() for panel in figure.axes if panel.get_title()]
-        assert titles == ["seen 0 (90%)\ntrue 1", "seen 1 (60%)\ntrue 0"]
+        assert titles == ["seen 0 (90.0%)\ntrue 1", "seen 1 (60.0%)\ntrue 0"]
 
     def test_an_untrained_model_has_an_empty_history_to_draw(self):
         figure = small_model().plot_history()
@@ -819,9 +896,6 @@ class TestLookingInside:
 
 
 def test_importing_the_module_imports_nothing_but_numpy_and_the_standard_library():
-    import subprocess
-    import sys
-
     code = (
         "import sys, numpy; before = set(sys.modules); import handwritten_classifier; "
         "new = {m.split('.')[0] for m in set(sys.modules) - before}; "

@@ -72,7 +72,7 @@ def test_neither_paper_nor_ink_need_be_black_or_white(paper, ink):
 
 
 def test_noise_of_a_camera_changes_little(rng):
-    noise = rng.normal(0, 6, size=picture().shape)
+    noise = rng.normal(0, 8, size=picture().shape)
     noisy = np.clip(230 - 0.8 * picture() + noise, 0, 255).astype(np.uint8)
     assert_allclose(prepare_image(noisy), prepare_image(picture()), atol=0.15)
 
@@ -89,6 +89,14 @@ def test_ink_on_a_transparent_ground(grey):
     drawn = np.zeros((*picture().shape, 4), np.uint8)
     drawn[..., :3], drawn[..., 3] = grey, picture()
     assert_allclose(prepare_image(drawn), prepare_image(picture()), atol=1e-5)
+
+
+@pytest.mark.parametrize("grey", [0, 255])
+def test_a_card_with_its_own_paper_on_a_transparent_ground(grey):
+    card = np.zeros((200, 180, 4), np.uint8)
+    card[30:150, 40:130, :3] = np.abs(grey - picture().astype(int))[..., np.newaxis]
+    card[30:150, 40:130, 3] = 255
+    assert_allclose(prepare_image(card), prepare_image(picture()), atol=1e-5)
 
 
 def test_alpha_that_is_opaque_everywhere_changes_nothing():
@@ -114,6 +122,8 @@ def test_the_picture_is_not_changed():
         np.zeros((50, 50, 4), np.uint8),
         np.full((1, 1), 255, np.uint8),
         np.tile(np.array([[200, 230], [215, 220]], np.uint8), (20, 20)),
+        np.random.default_rng(0).normal(190, 12, (500, 500)).astype(np.uint8),
+        np.tile(np.linspace(255, 120, 300).astype(np.uint8), (200, 1)),
     ],
 )
 def test_a_picture_without_ink_is_no_digit(blank):

@@ -154,6 +154,8 @@ class TestTrain:
                     break
             time.sleep(0.2)
             process.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+            process.send_signal(signal.SIGINT)  # An impatient hand undoes nothing.
             printed, errors = process.communicate(timeout=60)
         assert process.returncode == 130
         assert errors == ""
@@ -191,6 +193,7 @@ class TestTrain:
             (["--epochs", "many"], "invalid int value"),
             (["predict", "x.png"], "Train one first: python run.py"),
             (["compare", "8C4"], "got '8C4' at position 1"),
+            (["--architecture", "10N", "compare"], "--architecture must be left out"),
         ],
     )
     def test_bad_input_is_an_error_in_words(
@@ -217,7 +220,7 @@ class TestTrain:
     def test_the_help_says_defaults_and_units(self, program):
         shown = " ".join(program("--help").stdout.split())
         for text in (
-            "passes over the training images (default: 2, source: 5)",
+            "default is 10 times as many (default: 2, source: 5)",
             "images in one step (default: 64, source: 32)",
             "(default: 0.05, source: 0.01)",
             "number of training images (default: all",
@@ -262,6 +265,22 @@ class TestCompare:
         settings = written["configurations"][0]["settings"]
         assert (settings["epochs"], settings["seed"]) == (1, 5)
 
+    def test_a_recipe_gives_the_settings(self, program, tmp_path):
+        flags = ("--data", DIGITS, "--epochs", "1", "--recipe", "source")
+        for order in (("compare", "10N", *flags), (*flags, "compare", "10N")):
+            done = program(*order)
+            assert done.returncode == 0, done.stderr
+            text = (tmp_path / "results" / "comparison.json").read_text()
+            settings = json.loads(text)["configurations"][0]["settings"]
+            assert (settings["lr"], settings["momentum"]) == (0.01, 0.0)
+
+    def test_a_configuration_that_diverges_is_left_out(self, program, tmp_path):
+        flags = ("--data", DIGITS, "--lr", "1e39", "--momentum", "0")
+        done = program("compare", "10N", *flags)
+        assert done.returncode == 1
+        assert "Left out: lr must be small enough" in done.stdout
+        assert "nothing to write" in done.stdout
+
     def test_at_least_six_configurations_of_all_kinds_by_default(self):
         models = [HandwrittenNumberClassification(a) for a in run.CONFIGURATIONS]
         assert len(models) >= 6
@@ -277,8 +296,14 @@ class TestCompare:
         assert titles == ["Accuracy vs. Configuration", "Loss vs. Configuration"]
         ticks = [text.get_text() for text in figure.axes[0].get_yticklabels()]
         assert ticks == ["A", "B", "C"]
-        legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+        legend = [text.get_text() for text in figure.legends[0].get_texts()]
         assert legend == ["training", "test"]
+        for panel, numbers in zip(
+            figure.axes, ({"97.00", "96.00"}, {"0.100", "0.200"}), strict=True
+        ):
+            assert {text.get_text() for text in panel.texts} == numbers
+            for points in panel.collections:
+                assert points.get_offsets()[:, 1].tolist() == [0, 1, 2]
 
 
 class TestPredict:
@@ -394,9 +419,11 @@ class TestData:
 
         path = next(tmp_path.glob("t10k-images*"))
         whole = path.read_bytes()
-        for damaged in (whole[:-9], b"", b"\0\0\x08\x01" + whole[4:]):
+        overwritten = whole[:40] + b"\xff" * 40 + whole[80:] + b"more"
+        page = b"<html>Not Found</html>"
+        for damaged in (whole[:-9], whole[:7], b"", page, overwritten):
             path.write_bytes(damaged)
-            with pytest.raises((ValueError, OSError), match=r"t10k-images|gzip"):
+            with pytest.raises(ValueError, match=r"t10k-images.* must be an IDX file"):
                 run.load_data(tmp_path)
 
     def test_the_order_of_the_places(self, tmp_path, arrays, monkeypatch):
@@ -435,6 +462,8 @@ class TestData:
             ("y_test", np.full(5, 10), r"labels 0\.\.9; got 10\.\.10"),
             ("y_train", np.zeros(20), "integer label"),
             ("y_train", None, "y_train"),
+            ("x_test", np.zeros((5, 8, 8), np.uint8), r"\(n, 28, 28\); got .*8, 8"),
+            ("x_train", np.zeros((20, 8, 8), np.uint8), r"\(n, 8, 8\); got .*28, 28"),
         ],
     )
     def test_wrong_arrays_are_named(self, tmp_path, arrays, name, array, message):

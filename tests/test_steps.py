@@ -332,6 +332,19 @@ def test_memory_order_changes_no_number(model, rng):
         ),
         (lambda m, x: m.generate_max_pool(x, 0), "pool_size must be at least 1; got 0"),
         (lambda m, x: m.relu_gradient(x, x[0]), "d_output must have shape"),
+        (lambda m, x: m.generate_kernal_loss(x, x, 2.0), "an int or a pair; got 2.0"),
+        (lambda m, x: m.compute_loss(np.ones((0, 3)), []), "labels must hold at least"),
+        (
+            lambda m, x: m.unpool(x, MASK, 2, (1, 8, 10)),
+            r"output_shape must be an int or a pair; got \(1, 8, 10\)",
+        ),
+        (lambda m, x: m.unpool(x, MASK, 2, (2, 8, 10, 1)), "d_pooled must have shape"),
+        (
+            lambda m, x: m.backprop_decision_making(
+                np.ones((2, 288)), x[0, :2, :3, 0], [0, 1]
+            ),
+            r"probabilities must have shape \(2, 10\)",
+        ),
         (lambda m, x: m.unpool(x), "must be given"),
         (lambda m, x: m.unpool(x, MASK.astype(int), 2, (8, 10)), "mask must be bool"),
         (lambda m, x: m.unpool(x, MASK[:, :, 1:], 2, (8, 8)), "d_pooled must"),
