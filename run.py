@@ -38,7 +38,7 @@ RECIPES = {
         "architecture": "16C5-MP2-32C5-MP2-128N-10N",
         "epochs": 2,
         "batch_size": 64,
-        "lr": 0.05,
+        "lr": 0.1,
         "momentum": 0.9,
         "weight_decay": 1e-4,
         "schedule": "one-cycle",

@@ -222,7 +222,7 @@ class TestTrain:
         for text in (
             "default is 10 times as many (default: 2, source: 5)",
             "images in one step (default: 64, source: 32)",
-            "(default: 0.05, source: 0.01)",
+            "(default: 0.1, source: 0.01)",
             "number of training images (default: all",
             "folder for the results (default: results)",
         ):
