@@ -183,6 +183,7 @@ class HandwrittenNumberClassification:
         self._draw_parameters()
         self.history = {"loss": [], "accuracy": [], "seconds": []}
         self.binary_max_pool: np.ndarray | None = None
+        self._pooled_from: tuple = (None, None)
         self._arrays: list[np.ndarray] | None = None
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -774,43 +775,51 @@ class HandwrittenNumberClassification:
         -------
         array of shape (B, H, W, F)
         """
-        missing = mask is None or stride is None or output_shape is None
-        if missing and self.binary_max_pool is None:
-            required = "mask, stride and output_shape must be given"
-            raise ValueError(f"{required} before any generate_max_pool; got None")
-        mask = np.asarray(self.binary_max_pool if mask is None else mask)
-        stride = self._pooled_from[0] if stride is None else stride
-        output_shape = self._pooled_from[1] if output_shape is None else output_shape
+        mask, stride, size = self._recall_pooling(mask, stride, output_shape)
         d_pooled = self._check_tensor("d_pooled", d_pooled, "B H' W' F")
-        if mask.ndim != 6 or mask.dtype != bool:
-            got = f"{mask.dtype} of shape {mask.shape}"
-            raise ValueError(f"mask must be bool with axes (B H' W' F P P); got {got}")
         _check_shape("d_pooled", d_pooled, mask.shape[:4])
         batch, rows, columns, filters, *window = mask.shape
-        if np.shape(output_shape) == (4,):
-            _check_shape(
-                "d_pooled", d_pooled, (output_shape[0], rows, columns, output_shape[3])
-            )
-            output_shape = output_shape[1:3]
-        height, width = _pair("output_shape", output_shape)
-        counts = _fit_windows("output_shape", (height, width), window, stride)
-        if counts != (rows, columns):
-            required = (
-                f"output_shape must be that of a map with {rows}x{columns} windows"
-            )
-            raise ValueError(
-                f"{required} {_times(window)}, stride {stride}; got {output_shape}"
-            )
-        d_feature_map = self._tensor((batch, height, width, filters), d_pooled.dtype)
-        tiled = (rows * stride, columns * stride) == (height, width)
+        d_feature_map = self._tensor((batch, *size, filters), d_pooled.dtype)
+        tiled = (rows * stride, columns * stride) == size
         if not tiled or stride != window[0]:  # Else every place is written below.
             d_feature_map.fill(0)
-        for (i, j), places in _window_offsets(window, stride, counts):
-            if stride < max(window):
+        for (i, j), places in _window_offsets(window, stride, (rows, columns)):
+            if stride < window[0]:
                 d_feature_map[places] += d_pooled * mask[..., i, j]
             else:  # Each place belongs to one window: written once, without a sum.
                 np.multiply(d_pooled, mask[..., i, j], out=d_feature_map[places])
         return d_feature_map
+
+    def _recall_pooling(
+        self,
+        mask: np.ndarray | None,
+        stride: int | None,
+        output_shape: tuple[int, ...] | None,
+    ) -> tuple[np.ndarray, int, tuple[int, int]]:
+        """Return mask, stride and the map's (H, W); left out ones, of the last pool."""
+        if self.binary_max_pool is not None:
+            mask = self.binary_max_pool if mask is None else mask
+            stride = self._pooled_from[0] if stride is None else stride
+            output_shape = (
+                self._pooled_from[1] if output_shape is None else output_shape
+            )
+        if mask is None or stride is None or output_shape is None:
+            required = "mask, stride and output_shape must be given"
+            raise ValueError(f"{required} before any generate_max_pool; got None")
+        mask = np.asarray(mask)
+        if mask.ndim != 6 or mask.dtype != bool:
+            got = f"{mask.dtype} of shape {mask.shape}"
+            raise ValueError(f"mask must be bool with axes (B H' W' F P P); got {got}")
+        batch, *counts, filters, _, _ = mask.shape
+        whole = np.shape(output_shape) == (4,)
+        if whole and (batch, filters) == tuple(output_shape)[::3]:
+            output_shape = output_shape[1:3]
+        size = _pair("output_shape", output_shape)
+        if _fit_windows("output_shape", size, mask.shape[4:], stride) != tuple(counts):
+            required = f"a map with {_times(counts)} windows {_times(mask.shape[4:])}"
+            required = f"output_shape must be that of {required}, stride {stride}"
+            raise ValueError(f"{required}; got {output_shape}")
+        return mask, stride, size
 
     # ---------------------------------------------------------------- Flatten
 
@@ -1603,7 +1612,7 @@ def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
         raise ValueError(f"{name} must be an int or a pair; got {value!r}")
     for side in pair:
         _check_integer(name, side, 1)
-    return pair
+    return tuple(pair)
 
 
 def _times(sizes: tuple[int, ...]) -> str:

@@ -186,6 +186,19 @@ class TestMaxPooling:
         whole = model.unpool(pooled, output_shape=self.feature_map.shape)
         assert_array_equal(whole, model.unpool(pooled))
 
+    def test_what_is_left_out_is_taken_from_the_last_pooling(self, model):
+        pooled = model.generate_max_pool(self.feature_map, 2)
+        mask = model.binary_max_pool.copy()
+        expected = model.unpool(pooled)
+        assert_array_equal(model.unpool(pooled, mask), expected)
+        assert_array_equal(model.unpool(pooled, mask, 2), expected)
+        other = HandwrittenNumberClassification()
+        with pytest.raises(ValueError, match="must be given before any"):
+            other.unpool(pooled, mask, 2)
+        other.binary_max_pool = mask
+        with pytest.raises(ValueError, match="must be given before any"):
+            other.unpool(pooled)
+
     def test_pooling_and_relu_commute(self, model, rng):
         feature_map = rng.normal(size=(2, 6, 6, 3))
         one = model.relu(model.generate_max_pool(feature_map, 2))
@@ -338,7 +351,7 @@ def test_memory_order_changes_no_number(model, rng):
             lambda m, x: m.unpool(x, MASK, 2, (1, 8, 10)),
             r"output_shape must be an int or a pair; got \(1, 8, 10\)",
         ),
-        (lambda m, x: m.unpool(x, MASK, 2, (2, 8, 10, 1)), "d_pooled must have shape"),
+        (lambda m, x: m.unpool(x, MASK, 2, (2, 8, 10, 1)), "output_shape must be"),
         (
             lambda m, x: m.backprop_decision_making(
                 np.ones((2, 288)), x[0, :2, :3, 0], [0, 1]
