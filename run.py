@@ -61,11 +61,14 @@ CONFIGURATIONS = (
     "8C5-MP2-16C5-MP2-10N",  # convolution and pooling alternating
     "8C3-8C3-MP2-16C3-16C3-MP2-10N",  # stacked and alternating
 )
+# Where the axes of the comparison's figure are marked: accuracy 0..1, loss in nats.
+MARKS = {
+    "accuracy": (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 1),
+    "loss": (1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+}
 INTERRUPTED = 130  # exit status after Ctrl-C: 128 + SIGINT
 VALIDATION_SHARE = 0.1  # of the training images, the last ones: for curves and choices
-EMBEDDED_EPOCHS = (
-    10  # times as many epochs on the embedded digits, which are 40 x fewer
-)
+EMBEDDED_EPOCHS = 10  # times as many epochs on the embedded digits, 40 x fewer
 DIGITS = Path(__file__).parent / "data" / "digits.npz"
 
 
@@ -505,12 +508,6 @@ def draw_panel(panel: Axes, results: list[dict[str, Any]], quantity: str) -> Non
     panel.grid(axis="x", alpha=0.3)
 
 
-MARKS = {
-    "accuracy": (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 1),
-    "loss": (1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
-}
-
-
 def log_places(values: np.ndarray, quantity: str) -> np.ndarray:
     """Return places on the axis: of an accuracy, that of its error."""
     if quantity == "accuracy":
@@ -535,9 +532,8 @@ def predict(args: argparse.Namespace) -> int:
     rows, failed = [], False
     for file in args.files:
         try:
-            probabilities = model.predict_proba(model.prepare_image(read_image(file)))[
-                0
-            ]
+            prepared = model.prepare_image(read_image(file))
+            probabilities = model.predict_proba(prepared)[0]
         except (OSError, ValueError, SyntaxError) as error:
             reason = getattr(error, "strerror", None) or error
             print(f"{file}: {reason}", file=sys.stderr)

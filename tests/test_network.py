@@ -891,8 +891,11 @@ class TestLookingInside:
         assert titles == ["seen 0 (90.0%)\ntrue 1", "seen 1 (60.0%)\ntrue 0"]
 
     def test_an_untrained_model_has_an_empty_history_to_draw(self):
-        figure = small_model().plot_history()
-        assert len(figure.axes) == 2
+        for panel in small_model().plot_history().axes:
+            assert [text.get_text() for text in panel.texts] == [
+                "no epoch is finished yet"
+            ]
+            assert panel.get_legend() is None
 
 
 def test_importing_the_module_imports_nothing_but_numpy_and_the_standard_library():
