@@ -559,13 +559,8 @@ class HandwrittenNumberClassification:
             frame.fill(0)
             frame[:, padding : padding + height, padding : padding + width] = images
             images = frame
-        # A view with six axes, in which pixels stand as often as windows see them.
-        image, down, across, channel = images.strides
-        windows = as_strided(
-            images,
-            (channels, *window, rows, columns, batch),
-            (channel, down, across, stride * down, stride * across, image),
-        )
+        windows = _windows(images, window, stride, (rows, columns))
+        windows = windows.transpose(2, 0, 1, 3, 4, 5)
         size = (channels * math.prod(window), rows * columns * batch)
         patches = self._matrix(*size, images.dtype)
         np.copyto(patches.reshape(windows.shape), windows)
@@ -657,13 +652,12 @@ class HandwrittenNumberClassification:
         _check_shape("d_feature_map", d_feature_map, (batch, rows, columns, filters))
         if patches is None:
             patches = self.generate_patches(images, window, stride, padding)
-        # BLAS is slow at sums as long as these where their result is small: to sum up
-        # each row of the map first, and then the rows, takes a third of the time.
-        parts = rows if filters * len(patches) < 1024 else 1
-        length = rows * columns * batch // parts
-        d_map = d_feature_map.transpose(3, 1, 2, 0).reshape(filters, parts, length)
-        patches = patches.reshape(len(patches), parts, length)
-        sums = patches.transpose(1, 0, 2) @ d_map.transpose(1, 2, 0)
+        # BLAS is slow at sums as long as these: to sum up each row of the map first,
+        # and then the rows, takes a third of the time where the kernels are few.
+        d_map = d_feature_map.transpose(3, 1, 2, 0)
+        d_map = d_map.reshape(filters, rows, columns * batch).transpose(1, 2, 0)
+        patches = patches.reshape(len(patches), rows, columns * batch)
+        sums = patches.transpose(1, 0, 2) @ d_map
         return sums.sum(axis=0).T.reshape(filters, channels, *window)
 
     def generate_input_loss(
@@ -708,12 +702,16 @@ class HandwrittenNumberClassification:
         dtype = np.result_type(kernel, d_map)
         d_patches = self._matrix(kernel.shape[1], d_map.shape[1], dtype)
         np.matmul(kernel.T, d_map, out=d_patches)
-        d_patches = d_patches.reshape(channels, *window, rows, columns, batch)
+        d_windows = d_patches.reshape(channels, *window, rows, columns, batch)
         size = (height + 2 * padding, width + 2 * padding)
         d_frame = self._tensor((batch, *size, channels), dtype)
         d_frame.fill(0)
-        for (i, j), places in _window_offsets(window, stride, (rows, columns)):
-            d_frame[places] += d_patches[:, i, j].transpose(3, 1, 2, 0)
+        places = _windows(d_frame, window, stride, (rows, columns))
+        if _overlap(window, stride, (rows, columns)):
+            for i, j in product(range(window[0]), range(window[1])):
+                places[i, j] += d_windows[:, i, j]
+        else:
+            places[:] = d_windows.transpose(1, 2, 0, 3, 4, 5)
         return d_frame[:, padding : padding + height, padding : padding + width]
 
     # ---------------------------------------------------------------- ReLU
@@ -780,26 +778,27 @@ class HandwrittenNumberClassification:
         batch, height, width, filters = feature_map.shape
         window = (pool_size, pool_size)
         counts = _fit_windows("feature_map", (height, width), window, stride)
-        (_, first), *others = _window_offsets(window, stride, counts)
+        places = _windows(feature_map, window, stride, counts)
+        first, *others = (places[offset] for offset in np.ndindex(window))
         pooled = self._tensor((batch, *counts, filters), feature_map.dtype)
-        np.copyto(pooled, feature_map[first])
         mask = self._array((*window, filters, *counts, batch), bool)
-        mask = mask.transpose(5, 3, 4, 2, 0, 1)
+        undecided, *masks = mask.reshape(-1, filters, *counts, batch)
         # Copied out of the map first, where they lie scattered, numbers are compared
         # at twice the speed.
-        rivals = self._tensor(pooled.shape, pooled.dtype)
-        for (i, j), places in others:
-            np.copyto(rivals, feature_map[places])
-            np.greater(rivals, pooled, out=mask[..., i, j])
-            np.maximum(rivals, pooled, out=pooled)
+        largest = pooled.transpose(3, 1, 2, 0)
+        rivals = self._array(largest.shape, largest.dtype)
+        np.copyto(largest, first)
+        for numbers_there, won in zip(others, masks, strict=True):
+            np.copyto(rivals, numbers_there)
+            np.greater(rivals, largest, out=won)
+            np.maximum(rivals, largest, out=largest)
         # The mask now has all that were larger than every number before them. The last
         # of these has won; if there is none, the first number has.
-        undecided = mask[..., 0, 0]
         undecided.fill(True)
-        for (i, j), _ in reversed(others):
-            winners = mask[..., i, j]
-            winners &= undecided
-            undecided ^= winners
+        for won in reversed(masks):
+            won &= undecided
+            undecided ^= won
+        mask = mask.transpose(5, 3, 4, 2, 0, 1)
         self.binary_max_pool, self._pooled_from = mask, (stride, (height, width))
         return pooled
 
@@ -834,16 +833,16 @@ class HandwrittenNumberClassification:
         _check_shape("d_pooled", d_pooled, mask.shape[:4])
         batch, rows, columns, filters, *window = mask.shape
         d_feature_map = self._tensor((batch, *size, filters), d_pooled.dtype)
-        tiled = (rows * stride, columns * stride) == size
-        if not tiled or stride != window[0]:  # Else every place is written below.
-            d_feature_map.fill(0)
-        won = self._tensor(d_pooled.shape, d_pooled.dtype)
-        for (i, j), places in _window_offsets(window, stride, (rows, columns)):
-            np.multiply(d_pooled, mask[..., i, j], out=won)
-            if stride < window[0]:
-                d_feature_map[places] += won
-            else:  # Each place belongs to one window: written once, without a sum.
-                d_feature_map[places] = won
+        places = _windows(d_feature_map, window, stride, (rows, columns))
+        mask = mask.transpose(4, 5, 3, 1, 2, 0)
+        d_pooled = d_pooled.transpose(3, 1, 2, 0)
+        if (rows * stride, columns * stride) != size or stride != window[0]:
+            d_feature_map.fill(0)  # Else every place is written below.
+        if _overlap(window, stride, (rows, columns)):
+            for i, j in product(range(window[0]), range(window[1])):
+                places[i, j] += d_pooled * mask[i, j]
+        else:  # Each place belongs to one window: written once, without a sum.
+            np.multiply(d_pooled, mask, out=places)
         return d_feature_map
 
     def _recall_pooling(
@@ -894,7 +893,9 @@ class HandwrittenNumberClassification:
         """
         pooled = self._check_tensor("pooled", pooled, "B H W F")
         batch, *features = pooled.shape
-        return pooled.transpose(1, 2, 3, 0).reshape(math.prod(features), batch).T
+        flattened = self._array((*features, batch), pooled.dtype)
+        np.copyto(flattened, pooled.transpose(1, 2, 3, 0))
+        return flattened.reshape(math.prod(features), batch).T
 
     # ---------------------------------------------------------------- Dense and softmax
 
@@ -1039,7 +1040,8 @@ class HandwrittenNumberClassification:
         gradients["W_dense"], gradients["B_dense"], d_flattened = (
             self.backprop_decision_making(flattened, probabilities, labels)
         )
-        d = _innermost(d_flattened.reshape(shape))
+        d = self._tensor(shape, d_flattened.dtype)
+        np.copyto(d, d_flattened.reshape(shape))
         for (kind, layer, index), kept in zip(
             self._steps[::-1], trace[::-1], strict=True
         ):
@@ -1180,7 +1182,7 @@ class HandwrittenNumberClassification:
             gradient, velocity = gradients[name], self._velocity[name]
             if decay and not name.startswith(("biases", "B_")):
                 gradient = gradient + decay * parameter
-            step = -rate * gradient
+            step = np.multiply(gradient, -rate, out=gradient)
             if momentum:
                 velocity *= momentum
                 velocity += step
@@ -1613,19 +1615,28 @@ class HandwrittenNumberClassification:
 # -------------------------------------------------------------------- Small helpers
 
 
-def _window_offsets(
-    window: tuple[int, int], stride: int, counts: tuple[int, int]
-) -> Iterator[tuple[tuple[int, int], tuple[slice, ...]]]:
-    """Yield each offset (i, j) in a window, and where it lies in a tensor (B, H, W, C).
+def _windows(
+    tensor: np.ndarray, window: tuple[int, int], stride: int, counts: tuple[int, int]
+) -> np.ndarray:
+    """View a tensor (B, H, W, C) as its windows: axes (K_h, K_w, C, H', W', B).
 
-    ``tensor[places]`` is element (i, j) of every window at once: a loop over the few
-    offsets of one window stands for one over all windows of all images.
+    Nothing is copied: a pixel stands in the view as often as windows see it. ``[i, j]``
+    is what is at place (i, j) of every window at once, so that a loop over the few
+    places of one window stands for one over all windows of all images.
     """
-    rows, columns = counts
-    for i, j in product(range(window[0]), range(window[1])):
-        down = slice(i, i + stride * rows, stride)
-        across = slice(j, j + stride * columns, stride)
-        yield (i, j), (slice(None), down, across)
+    image, down, across, channel = tensor.strides
+    return as_strided(
+        tensor,
+        (*window, tensor.shape[3], *counts, len(tensor)),
+        (down, across, channel, stride * down, stride * across, image),
+    )
+
+
+def _overlap(window: tuple[int, int], stride: int, counts: tuple[int, int]) -> bool:
+    """Return whether a pixel can stand in more than one window."""
+    return any(
+        stride < side and count > 1 for side, count in zip(window, counts, strict=True)
+    )
 
 
 def _window_counts(
@@ -1658,11 +1669,6 @@ def _fit_windows(
     return counts
 
 
-def _innermost(tensor: np.ndarray) -> np.ndarray:
-    """Return a tensor (B, H, W, C) with the batch innermost in memory."""
-    return np.ascontiguousarray(tensor.transpose(3, 1, 2, 0)).transpose(3, 1, 2, 0)
-
-
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Return an array that begins on a cache line, which its vectors then do not cross.
 
@@ -1676,7 +1682,7 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
     """Return an int or a pair of them as a pair."""
-    pair = (value, value) if isinstance(value, numbers.Integral) else value
+    pair = (value, value) if isinstance(value, (int, np.integer)) else value
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise ValueError(f"{name} must be an int or a pair; got {value!r}")
     for side in pair:
@@ -1691,7 +1697,7 @@ def _times(sizes: tuple[int, ...]) -> str:
 
 def _check_integer(name: str, value: int, least: int) -> None:
     """Raise unless `value` is an integer of at least `least`."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
         raise TypeError(f"{name} must be an integer; got {value!r}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}; got {value!r}")
