@@ -506,15 +506,15 @@ class HandwrittenNumberClassification:
         return self._array((rows, columns + 16), dtype)[:, :columns]
 
     @contextmanager
-    def _reusing_arrays(self) -> Iterator[None]:
-        """Let `_array` hand out the same arrays again, batch after batch.
+    def _reusing_arrays(self, several: bool = True) -> Iterator[None]:
+        """Let `_array` hand out the same arrays again in each of `several` batches.
 
         Meanwhile NumPy's buffers, through which it passes what is not contiguous, are
         small enough for the first cache; input gradients take a quarter less time.
         """
-        outer, self._arrays = self._arrays, []
-        buffer = np.setbufsize(2048)
+        outer, buffer = self._arrays, np.setbufsize(2048)
         try:
+            self._arrays = [] if several else None
             yield
         finally:
             np.setbufsize(buffer)
@@ -743,7 +743,11 @@ class HandwrittenNumberClassification:
     # ---------------------------------------------------------------- Max pooling
 
     def generate_max_pool(
-        self, feature_map: np.ndarray, pool_size: int = 2, stride: int | None = None
+        self,
+        feature_map: np.ndarray,
+        pool_size: int = 2,
+        stride: int | None = None,
+        with_mask: bool = True,
     ) -> np.ndarray:
         """Keep the largest number of each window, and in a mask where it stood.
 
@@ -766,6 +770,8 @@ class HandwrittenNumberClassification:
             P, the side of the window in pixels.
         stride : int, optional
             Step of the window in pixels; `pool_size` where it is left out.
+        with_mask : bool
+            False saves the work for the mask, which only the way back needs.
 
         Returns
         -------
@@ -779,7 +785,7 @@ class HandwrittenNumberClassification:
         window = (pool_size, pool_size)
         counts = _fit_windows("feature_map", (height, width), window, stride)
         places = _windows(feature_map, window, stride, counts)
-        first, *others = (places[offset] for offset in np.ndindex(window))
+        first, *others = (place for row in places for place in row)
         pooled = self._tensor((batch, *counts, filters), feature_map.dtype)
         mask = self._array((*window, filters, *counts, batch), bool)
         undecided, *masks = mask.reshape(-1, filters, *counts, batch)
@@ -788,18 +794,21 @@ class HandwrittenNumberClassification:
         largest = pooled.transpose(3, 1, 2, 0)
         rivals = self._array(largest.shape, largest.dtype)
         np.copyto(largest, first)
-        for numbers_there, won in zip(others, masks, strict=True):
-            np.copyto(rivals, numbers_there)
-            np.greater(rivals, largest, out=won)
+        for place, won in zip(others, masks, strict=True):
+            np.copyto(rivals, place)
+            if with_mask:
+                np.greater(rivals, largest, out=won)
             np.maximum(rivals, largest, out=largest)
+        if not with_mask:
+            return pooled
         # The mask now has all that were larger than every number before them. The last
         # of these has won; if there is none, the first number has.
         undecided.fill(True)
         for won in reversed(masks):
             won &= undecided
             undecided ^= won
-        mask = mask.transpose(5, 3, 4, 2, 0, 1)
-        self.binary_max_pool, self._pooled_from = mask, (stride, (height, width))
+        self.binary_max_pool = mask.transpose(5, 3, 4, 2, 0, 1)
+        self._pooled_from = (stride, (height, width))
         return pooled
 
     def unpool(
@@ -1001,7 +1010,9 @@ class HandwrittenNumberClassification:
         probabilities, gradients = self._backward(self._batch(images), labels)
         return self.compute_loss(probabilities, labels), gradients
 
-    def _forward(self, images: np.ndarray) -> tuple[np.ndarray, list[tuple]]:
+    def _forward(
+        self, images: np.ndarray, with_mask: bool = True
+    ) -> tuple[np.ndarray, list[tuple]]:
         """Return the probabilities and, of each step, what its reverse needs."""
         x, trace = images, []
         for kind, layer, index in self._steps:
@@ -1020,7 +1031,7 @@ class HandwrittenNumberClassification:
                 )
             elif kind == "pooling":
                 map_shape = x.shape[1:3]
-                x = self.generate_max_pool(x, layer.window[0], layer.stride)
+                x = self.generate_max_pool(x, layer.window[0], layer.stride, with_mask)
                 trace.append((self.binary_max_pool, map_shape))
             else:
                 x += self.biases[index]
@@ -1232,8 +1243,12 @@ class HandwrittenNumberClassification:
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
         """Return the probability of each class, (B, N), for any number of images."""
         images = self._check_images(images)
-        with self._reusing_arrays():
-            return np.concatenate(list(self._probabilities(images)))
+        result, done = np.empty((len(images), len(self.B_dense)), self.dtype), 0
+        with self._reusing_arrays(len(images) > self._AT_ONCE):
+            for probabilities in self._probabilities(images):
+                result[done : done + len(probabilities)] = probabilities
+                done += len(probabilities)
+        return result
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Return the most probable class of each image, int of shape (B,)."""
@@ -1243,7 +1258,7 @@ class HandwrittenNumberClassification:
         """Return mean loss (nats) and accuracy (0..1) over any number of images."""
         images, labels = self._check_examples(images, labels)
         loss, hits, seen = 0.0, 0, 0
-        with self._reusing_arrays():
+        with self._reusing_arrays(len(images) > self._AT_ONCE):
             for probabilities in self._probabilities(images):
                 part = labels[seen : seen + len(probabilities)]
                 loss += self.compute_loss(probabilities, part) * len(part)
@@ -1255,10 +1270,13 @@ class HandwrittenNumberClassification:
         """Return the accuracy, 0..1, as in scikit-learn."""
         return self.evaluate(images, labels)[1]
 
+    _AT_ONCE = 100  # images in one batch of a prediction: little memory, warm caches
+
     def _probabilities(self, images: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield probabilities, 100 images at a time: little memory, warm caches."""
-        for start in range(0, len(images), 100):
-            yield self._forward(self._batch(images[start : start + 100]))[0]
+        """Yield the probabilities of one batch after the other."""
+        for start in range(0, len(images), self._AT_ONCE):
+            batch = self._batch(images[start : start + self._AT_ONCE])
+            yield self._forward(batch, with_mask=False)[0]
 
     @staticmethod
     def prepare_image(image: np.ndarray) -> np.ndarray:
@@ -1643,10 +1661,8 @@ def _window_counts(
     size: tuple[int, int], window: tuple[int, int], stride: int, padding: int
 ) -> tuple[int, int]:
     """Return how many windows fit below and beside each other: H', W'."""
-    rows, columns = (
-        (side + 2 * padding - part) // stride + 1
-        for side, part in zip(size, window, strict=True)
-    )
+    rows = (size[0] + 2 * padding - window[0]) // stride + 1
+    columns = (size[1] + 2 * padding - window[1]) // stride + 1
     return rows, columns
 
 
@@ -1676,7 +1692,7 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(size + 64, np.uint8)
-    start = -memory.ctypes.data % 64
+    start = -memory.__array_interface__["data"][0] % 64
     return memory[start : start + size].view(dtype).reshape(shape)
 
 

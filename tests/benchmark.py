@@ -1,0 +1,553 @@
+"""Measure the class beside Keras and PyTorch: training, inference, programs, growth.
+
+python tests/benchmark.py            all of it, about 20 minutes
+python tests/benchmark.py --quick    a sample, without whole programs, under a minute
+
+The three systems train the same networks on the same float32 images with the same plain
+gradient descent. Each lives in a process of its own, so that no threads of one disturb
+another; they take turns, round by round, and of each the median counts, with minimum
+and maximum beside it. PyTorch takes part where it is installed (pip install torch).
+Prints tables, and writes benchmark.json and benchmark.png. Runs on Linux.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+
+import run  # noqa: E402
+from handwritten_classifier import HandwrittenNumberClassification  # noqa: E402
+
+NETWORKS = (
+    "8C4-MP4-10N",
+    "8C3-MP2-10N",
+    "6C5-MP2-16C5-MP2-120N-84N-10N",
+    "16C5-MP2-32C5-MP2-128N-10N",
+    "32C3-MP2-64C3-MP2-10N",
+)
+BATCH_SIZES = (32, 128)
+RATE = 0.01  # of plain gradient descent, in all systems
+FRAMEWORK_BATCH = 1000  # images at once in the inference of the frameworks
+
+
+# ------------------------------------------------------------------------ Systems
+# One of these lives in each worker process. All have the same four methods.
+
+
+class NumpySystem:
+    """The class of this project."""
+
+    def __init__(self, data: str | None) -> None:
+        self.images, self.labels = load_floats(data)
+
+    def build(self, architecture: str, batch_size: int) -> None:
+        self.model = HandwrittenNumberClassification(
+            architecture, batch_size=batch_size, lr=RATE
+        )
+
+    def train(self, count: int) -> None:
+        self.model.fit(self.images[:count], self.labels[:count], verbose=0)
+
+    def predict(self, count: int) -> None:
+        self.model.predict_proba(self.images[:count])
+
+    def predict_singly(self, count: int) -> None:
+        for index in range(count):
+            self.model.predict_proba(self.images[index : index + 1])
+
+
+class KerasSystem:
+    """The equal Keras model, trained by its own `fit`."""
+
+    def __init__(self, data: str | None) -> None:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        self.images, self.labels = load_floats(data)
+
+    def build(self, architecture: str, batch_size: int) -> None:
+        self.model = compiled_keras(HandwrittenNumberClassification(architecture))
+        self.batch_size = batch_size
+
+    def train(self, count: int) -> None:
+        self.model.fit(
+            self.images[:count],
+            self.labels[:count],
+            batch_size=self.batch_size,
+            verbose=0,
+        )
+
+    def predict(self, count: int) -> None:
+        images = self.images[:count]
+        self.model.predict(images, batch_size=FRAMEWORK_BATCH, verbose=0)
+
+    def predict_singly(self, count: int) -> None:
+        for index in range(count):
+            self.model.predict_on_batch(self.images[index : index + 1])
+
+
+class TorchSystem:
+    """The equal PyTorch model, with the usual loop around it."""
+
+    def __init__(self, data: str | None) -> None:
+        import torch
+
+        self.torch = torch
+        images, labels = load_floats(data)
+        self.images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+        self.labels = torch.from_numpy(labels).long()
+
+    def build(self, architecture: str, batch_size: int) -> None:
+        nn, steps = self.torch.nn, []
+        layers = HandwrittenNumberClassification(architecture).layers
+        for layer in layers[:-1]:
+            if layer.kind == "pooling":
+                steps.append(nn.MaxPool2d(layer.window, layer.stride))
+            else:
+                channels = (layer.input_shape[2], layer.output_shape[2])
+                options = (layer.window, layer.stride, layer.padding)
+                steps += [nn.Conv2d(*channels, *options), nn.ReLU()]
+        features = int(np.prod(layers[-1].input_shape))
+        steps += [nn.Flatten(), nn.Linear(features, layers[-1].output_shape[2])]
+        self.model, self.batch_size = nn.Sequential(*steps), batch_size
+        self.optimizer = self.torch.optim.SGD(self.model.parameters(), RATE)
+        self.loss = nn.CrossEntropyLoss()
+
+    def train(self, count: int) -> None:
+        self.model.train()
+        order = self.torch.randperm(count)
+        for start in range(0, count, self.batch_size):
+            batch = order[start : start + self.batch_size]
+            self.optimizer.zero_grad()
+            self.loss(self.model(self.images[batch]), self.labels[batch]).backward()
+            self.optimizer.step()
+
+    def predict(self, count: int, at_once: int = FRAMEWORK_BATCH) -> None:
+        self.model.eval()
+        with self.torch.inference_mode():
+            for start in range(0, count, at_once):
+                scores = self.model(self.images[start : start + at_once])
+                self.torch.softmax(scores, dim=1).numpy()
+
+    def predict_singly(self, count: int) -> None:
+        self.predict(count, at_once=1)
+
+
+def load_floats(path: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return 20,000 training images as float32 (B, 28, 28, 1) in 0..1, and labels."""
+    data = run.load_data(path)
+    chosen = np.resize(np.arange(len(data.train_labels)), 20_000)
+    images = data.train_images[chosen, :, :, np.newaxis] / np.float32(255)
+    return images, data.train_labels[chosen]
+
+
+def compiled_keras(model: HandwrittenNumberClassification):
+    """Return the equal Keras model, ready to be trained by plain gradient descent."""
+    from tensorflow import keras
+
+    equal = model.to_keras()
+    loss = "sparse_categorical_crossentropy"
+    equal.compile(keras.optimizers.SGD(RATE), loss, metrics=["accuracy"])
+    return equal
+
+
+# ------------------------------------------------------------------------ Workers
+
+SYSTEM = None  # of a worker process
+
+
+def start_worker(system: type, data: str | None) -> None:
+    """Make this process the worker of one system."""
+    global SYSTEM
+    SYSTEM = system(data)
+
+
+def build_network(architecture: str, batch_size: int) -> None:
+    """Build a network in the worker, and let it do everything once, untimed."""
+    SYSTEM.build(architecture, batch_size)
+    SYSTEM.train(4 * batch_size)
+    SYSTEM.predict(FRAMEWORK_BATCH)
+    SYSTEM.predict_singly(5)
+
+
+def measure(task: str, count: int) -> float:
+    """Return the seconds that the worker takes for a task on `count` images."""
+    started = time.perf_counter()
+    getattr(SYSTEM, task)(count)
+    return time.perf_counter() - started
+
+
+def measure_products() -> float:
+    """Return the machine's rate of large float32 matrix products, multiply-adds/s."""
+    side, seconds = 2048, []
+    left, right = np.ones((2, side, side), np.float32)
+    for _ in range(7):
+        started = time.perf_counter()
+        left @ right
+        seconds.append(time.perf_counter() - started)
+    return side**3 / statistics.median(seconds[1:])
+
+
+class Workers:
+    """A process for each system that is installed, by name."""
+
+    def __init__(self, data: str | None) -> None:
+        systems = {"NumPy": (NumpySystem, "numpy")}
+        systems |= {"Keras": (KerasSystem, "tensorflow")}
+        systems |= {"PyTorch": (TorchSystem, "torch")}
+        self.pools = {
+            name: ProcessPoolExecutor(
+                1, multiprocessing.get_context("spawn"), start_worker, (system, data)
+            )
+            for name, (system, package) in systems.items()
+            if importlib.util.find_spec(package)
+        }
+        if len(self.pools) < 2:
+            raise SystemExit("TensorFlow or PyTorch must be installed; got neither")
+
+    def __getitem__(self, name: str) -> ProcessPoolExecutor:
+        return self.pools[name]
+
+    def build(self, architecture: str, batch_size: int) -> None:
+        for pool in self.pools.values():
+            pool.submit(build_network, architecture, batch_size).result()
+
+    def compare(self, task: str, count: int, rounds: int, scale: float) -> dict:
+        """Return what a task takes in each system; they take turns."""
+        names, seconds = list(self.pools), {name: [] for name in self.pools}
+        for number in range(rounds):
+            for name in names[number % len(names) :] + names[: number % len(names)]:
+                taken = self.pools[name].submit(measure, task, count).result()
+                seconds[name].append(taken * scale)
+        return with_ratio({name: spread(s) for name, s in seconds.items()})
+
+    def close(self) -> None:
+        for pool in self.pools.values():
+            pool.shutdown()
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Return median, minimum and maximum."""
+    middle = statistics.median(values)
+    return {"median": middle, "minimum": min(values), "maximum": max(values)}
+
+
+def with_ratio(systems: dict[str, dict]) -> dict:
+    """Add the ratio of NumPy's median to that of the faster framework."""
+    others = [s["median"] for name, s in systems.items() if name != "NumPy"]
+    return systems | {"ratio": systems["NumPy"]["median"] / min(others)}
+
+
+# ------------------------------------------------------------------------ Measurements
+
+
+def measure_training(workers: Workers, quick: bool) -> list[dict]:
+    """Measure seconds an epoch of 60,000 images, from samples of batches."""
+    rate = workers["NumPy"].submit(measure_products).result()
+    rows = []
+    for architecture in NETWORKS[::3] if quick else NETWORKS:
+        layers = HandwrittenNumberClassification(architecture).layers
+        work = [layer.multiply_adds for layer in layers]
+        first = next(layer for layer in layers if layer.multiply_adds)
+        # Forward, by the kernels, by the inputs; the images need no gradient.
+        floor = 60_000 * (3 * sum(work) - first.multiply_adds) / rate
+        count = 1_280 if quick else 12_800 if len(layers) == 3 else 6_400
+        for batch_size in BATCH_SIZES[:1] if quick else BATCH_SIZES:
+            workers.build(architecture, batch_size)
+            row = workers.compare("train", count, 3 if quick else 7, 60_000 / count)
+            row["floor"] = floor / row["NumPy"]["median"]
+            rows.append({"network": architecture, "batch_size": batch_size} | row)
+            print_row(f"{architecture:30} {batch_size:4}", row, f" {row['floor']:6.0%}")
+    return rows
+
+
+def measure_inference(workers: Workers, quick: bool, task: str) -> list[dict]:
+    """Measure seconds for 10,000 images, or milliseconds for one."""
+    rows, sample = [], 2_000 if quick else 10_000
+    for architecture in NETWORKS[::3] if quick else NETWORKS:
+        workers.build(architecture, 32)
+        if task == "predict":
+            row = workers.compare(task, sample, 3 if quick else 7, 10_000 / sample)
+        else:
+            row = workers.compare(task, 100, 3 if quick else 7, 1_000 / 100)
+        rows.append({"network": architecture} | row)
+        print_row(f"{architecture:35}", row)
+    return rows
+
+
+def measure_programs(data: str | None) -> dict:
+    """Measure whole programs, from start to end: seconds and peak memory in MB."""
+    seconds, memory = {}, {}
+    named = ("--data", data) if data else ()
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = ("--recipe", "source", "--epochs", "1", "--output", folder)
+        programs = {
+            "NumPy": (ROOT / "run.py", *recipe, *named),
+            "Keras": (__file__, "--as-keras", folder, *named),
+        }
+        if importlib.util.find_spec("tensorflow") is None:
+            del programs["Keras"]
+        for _ in range(5):
+            for name, program in programs.items():
+                started = time.perf_counter()
+                used = run_program([sys.executable, *map(str, program)])
+                seconds.setdefault(name, []).append(time.perf_counter() - started)
+                memory.setdefault(name, []).append(used)
+    result = {
+        quantity: {name: spread(values) for name, values in systems.items()}
+        for quantity, systems in (("seconds", seconds), ("memory", memory))
+    }
+    for quantity, unit in (("seconds", "s"), ("memory", "MB")):
+        if "Keras" in programs:
+            result[quantity] = with_ratio(result[quantity])
+        print_row(f"{quantity + ', ' + unit:12}", result[quantity])
+    return result
+
+
+def run_program(command: list[str]) -> float:
+    """Run a program to its end; return its peak resident memory in MB."""
+    with open(os.devnull, "w") as nowhere:
+        actions = [(os.POSIX_SPAWN_DUP2, nowhere.fileno(), stream) for stream in (1, 2)]
+        process = os.posix_spawn(command[0], command, os.environ, file_actions=actions)
+        _, status, usage = os.wait4(process, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)} ended with status {status}")
+    return usage.ru_maxrss * 1024 / 1e6
+
+
+def train_as_keras(folder: Path, path: str | None) -> None:
+    """Do with Keras what ``run.py --recipe source --epochs 1`` does, figures too."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    data = run.load_data(path)
+    split = run.split_training(data)
+    settings = run.RECIPES["source"]
+    # Its figures are drawn by the methods of the class, so that they are the same.
+    twin = HandwrittenNumberClassification(settings["architecture"])
+    model = compiled_keras(twin)
+    images = split.images[..., np.newaxis] / np.float32(255)
+    held_out = split.held_out[0][..., np.newaxis] / np.float32(255)
+    test_images = data.test_images[..., np.newaxis] / np.float32(255)
+    history = model.fit(
+        images,
+        split.labels,
+        batch_size=settings["batch_size"],
+        validation_data=(held_out, split.held_out[1]),
+    ).history
+    model.save(folder / "model.keras")
+    probabilities = model.predict(test_images)
+    twin.history = history | {"seconds": []}
+    twin.kernels[0][:] = model.layers[0].get_weights()[0].transpose(3, 2, 0, 1)
+    test = (data.test_images, data.test_labels, probabilities)
+    run.write_json(folder / "metrics.json", history)
+    run.write_figure(folder / "training.png", twin.plot_history())
+    run.write_figure(folder / "kernels.png", twin.plot_kernels())
+    run.write_figure(folder / "confusion.png", twin.plot_confusion(*test))
+    run.write_figure(folder / "mistakes.png", twin.plot_mistakes(*test))
+
+
+def measure_growth(data: str | None, quick: bool) -> list[dict]:
+    """Measure microseconds an image, and memory, for more and more images on disk."""
+    counts = (1_000, 10_000) if quick else (1_000, 10_000, 100_000, 1_000_000)
+    spawn = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "images"
+        with ProcessPoolExecutor(1, spawn) as process:
+            process.submit(write_digits, path, data, counts[-1]).result()
+        with ProcessPoolExecutor(1, spawn) as process:
+            rows = process.submit(train_on_disk, path, counts).result()
+    for row in rows:
+        print_row(f"{row['images']:9,} images", row, f"{row['memory']:6.1f} MB")
+    return rows
+
+
+def write_digits(path: Path, data: str | None, count: int) -> None:
+    """Write `count` training digits, repeated in their order, to a file."""
+    digits = run.load_data(data)
+    chosen = np.resize(np.arange(len(digits.train_labels)), count)
+    images = np.memmap(path, np.uint8, "w+", shape=(count, 28, 28))
+    for start in range(0, count, 10_000):
+        part = chosen[start : start + 10_000]
+        images[start : start + len(part)] = digits.train_images[part]
+    images.flush()
+    np.save(path.with_suffix(".npy"), digits.train_labels[chosen])
+
+
+def train_on_disk(path: Path, counts: tuple[int, ...]) -> list[dict]:
+    """Train on the first images of a mapped file; the numbers of them take turns.
+
+    Short epochs are repeated. Returns microseconds an image, and the peak of the memory
+    that maps no file, in MB above what it was before.
+    """
+    labels = np.load(path.with_suffix(".npy"))
+    images = np.memmap(path, np.uint8, "r", shape=(counts[-1], 28, 28))
+    model = HandwrittenNumberClassification(lr=RATE)
+    model.fit(images[:10_000], labels[:10_000], verbose=0)
+    costs, peaks = {count: [] for count in counts}, dict.fromkeys(counts, 0.0)
+    before = anonymous_memory()
+    for _ in range(3):
+        for count in counts:
+            repetitions, stop = max(1, 100_000 // count), threading.Event()
+            with ThreadPoolExecutor(1) as threads:
+                peak = threads.submit(watch_memory, stop)
+                try:
+                    model.fit(images[:count], labels[:count], repetitions, verbose=0)
+                finally:
+                    stop.set()
+            peaks[count] = max(peaks[count], peak.result() - before)
+            seconds = statistics.median(model.history["seconds"][-repetitions:])
+            costs[count].append(1e6 * seconds / count)
+    return [
+        {"images": count, "us an image": spread(costs[count]), "memory": peaks[count]}
+        for count in counts
+    ]
+
+
+def watch_memory(stop: threading.Event) -> float:
+    """Return the largest `anonymous_memory` until `stop` is set."""
+    peak = anonymous_memory()
+    while not stop.wait(0.1):
+        peak = max(peak, anonymous_memory())
+    return peak
+
+
+def anonymous_memory() -> float:
+    """Return the resident memory of this process that maps no file, in MB (Linux)."""
+    status = Path("/proc/self/status").read_text()
+    kilobytes = status.partition("RssAnon:")[2].split()[0]
+    return int(kilobytes) * 1024 / 1e6
+
+
+# ------------------------------------------------------------------------ Report
+
+
+def print_row(name: str, row: dict, more: str = "") -> None:
+    """Print the medians of one row, with their range, and the ratio."""
+    cells = [
+        f"{system} {s['median']:8.3f} ({s['minimum']:.3f}-{s['maximum']:.3f})"
+        for system, s in row.items()
+        if isinstance(s, dict)
+    ]
+    ratio = f"  ratio {row['ratio']:.2f}" if "ratio" in row else ""
+    print(name, *cells, f"{ratio}{more}", sep="  ", flush=True)
+
+
+def geometric_mean(rows: list[dict]) -> float:
+    """Return the geometric mean of the ratios."""
+    return statistics.geometric_mean([row["ratio"] for row in rows])
+
+
+def describe_machine() -> dict[str, str | int]:
+    """Return what the figures depend on."""
+    versions = {
+        package: __import__("importlib.metadata").metadata.version(package)
+        for package in ("numpy", "tensorflow", "keras", "torch")
+        if importlib.util.find_spec(package)
+    }
+    cores = len(os.sched_getaffinity(0))
+    processor = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            processor = line.partition(":")[2].strip()
+            break
+    return {
+        "processor": processor,
+        "cores": cores,
+        "python": platform.python_version(),
+    } | versions
+
+
+def draw_benchmark(results: dict):
+    """Draw training and inference of all networks, the three systems side by side."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 5.4), layout="constrained")
+    panels = figure.subplots(1, 2, width_ratios=(1.25, 1))
+    titles = ("Training: s an epoch of 60,000 images", "Inference: s for 10,000 images")
+    for panel, rows, title in zip(
+        panels, (results["training"], results["inference"]), titles, strict=True
+    ):
+        names = [
+            row["network"]
+            + (f"\nbatch {row['batch_size']}" if "batch_size" in row else "")
+            for row in rows
+        ]
+        for number, system in enumerate(("NumPy", "Keras", "PyTorch")):
+            spreads = [row[system] for row in rows if system in row]
+            if not spreads:
+                continue
+            middle = np.array([s["median"] for s in spreads])
+            low = middle - [s["minimum"] for s in spreads]
+            high = np.array([s["maximum"] for s in spreads]) - middle
+            panel.errorbar(
+                middle,
+                np.arange(len(rows)) + 0.22 * (number - 1),
+                xerr=(low, high),
+                fmt="osD"[number],
+                color=("C0", "C1", "C2")[number],
+                capsize=2,
+                label="NumPy (this class)" if system == "NumPy" else system,
+            )
+        panel.set(xscale="log", title=title, yticks=range(len(rows)), yticklabels=names)
+        panel.set_ylim(len(rows) - 0.5, -0.5)
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.xaxis.set_minor_formatter("{x:g}")
+        panel.tick_params(axis="x", which="minor", labelsize=7)
+        panel.tick_params(axis="y", labelsize=8)
+        panel.grid(axis="x", which="both", alpha=0.3)
+    panels[0].legend()
+    figure.suptitle("Median of the rounds, minimum and maximum", size=10)
+    return figure
+
+
+def main() -> None:
+    """Measure everything, print it and write it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="less than a minute")
+    parser.add_argument("--data", metavar="PATH", help="MNIST, as in run.py")
+    parser.add_argument("--output", metavar="FOLDER", default="results", type=Path)
+    parser.add_argument("--as-keras", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.as_keras:
+        train_as_keras(args.as_keras, args.data)
+        return
+    results = {"machine": describe_machine(), "quick": args.quick}
+    print(json.dumps(results["machine"]))
+    if not args.quick:
+        print("\nWhole programs: an epoch of the source configuration, figures and all")
+        results["programs"] = measure_programs(args.data)
+    workers = Workers(args.data)
+    print("\nTraining: s an epoch of 60,000 images; last, NumPy's part of the floor")
+    results["training"] = measure_training(workers, args.quick)
+    results["training_mean_ratio"] = geometric_mean(results["training"])
+    print(f"geometric mean of the ratios: {results['training_mean_ratio']:.2f}")
+    print("\nInference: s for 10,000 images")
+    results["inference"] = measure_inference(workers, args.quick, "predict")
+    print("\nInference: ms for one image")
+    results["latency"] = measure_inference(workers, args.quick, "predict_singly")
+    workers.close()
+    print("\nGrowth: one epoch over images on disk; memory besides the mapped file")
+    results["growth"] = measure_growth(args.data, args.quick)
+    output = run.make_folder(args.output)
+    run.write_json(output / "benchmark.json", results)
+    run.write_figure(output / "benchmark.png", draw_benchmark(results))
+    print(f"\nWritten to {output}{os.sep}: benchmark.json, benchmark.png")
+
+
+if __name__ == "__main__":
+    main()
