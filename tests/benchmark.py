@@ -218,6 +218,9 @@ class Workers:
         }
         if len(self.pools) < 2:
             raise SystemExit("TensorFlow or PyTorch must be installed; got neither")
+        starting = [pool.submit(time.sleep, 0) for pool in self.pools.values()]
+        for worker in starting:  # All at once: to import them takes long.
+            worker.result()
 
     def __getitem__(self, name: str) -> ProcessPoolExecutor:
         return self.pools[name]
@@ -265,7 +268,7 @@ def measure_training(workers: Workers, quick: bool) -> list[dict]:
         first = next(layer for layer in layers if layer.multiply_adds)
         # Forward, by the kernels, by the inputs; the images need no gradient.
         floor = 60_000 * (3 * sum(work) - first.multiply_adds) / rate
-        count = 1_280 if quick else 12_800 if len(layers) == 3 else 6_400
+        count = 640 if quick else 12_800 if len(layers) == 3 else 6_400
         for batch_size in BATCH_SIZES[:1] if quick else BATCH_SIZES:
             workers.build(architecture, batch_size)
             row = workers.compare("train", count, 3 if quick else 7, 60_000 / count)
@@ -275,18 +278,19 @@ def measure_training(workers: Workers, quick: bool) -> list[dict]:
     return rows
 
 
-def measure_inference(workers: Workers, quick: bool, task: str) -> list[dict]:
-    """Measure seconds for 10,000 images, or milliseconds for one."""
-    rows, sample = [], 2_000 if quick else 10_000
+def measure_inference(workers: Workers, quick: bool) -> tuple[list[dict], list[dict]]:
+    """Measure seconds for 10,000 images, and milliseconds for one."""
+    many, one = [], []
+    count, rounds = (2_000, 3) if quick else (10_000, 7)
     for architecture in NETWORKS[::3] if quick else NETWORKS:
         workers.build(architecture, 32)
-        if task == "predict":
-            row = workers.compare(task, sample, 3 if quick else 7, 10_000 / sample)
-        else:
-            row = workers.compare(task, 100, 3 if quick else 7, 1_000 / 100)
-        rows.append({"network": architecture} | row)
-        print_row(f"{architecture:35}", row)
-    return rows
+        row = workers.compare("predict", count, rounds, 10_000 / count)
+        many.append({"network": architecture} | row)
+        print_row(f"{architecture:30}   s", row)
+        row = workers.compare("predict_singly", 100, rounds, 1_000 / 100)
+        one.append({"network": architecture} | row)
+        print_row(f"{'':30}  ms", row)
+    return many, one
 
 
 def measure_programs(data: str | None) -> dict:
@@ -397,10 +401,11 @@ def train_on_disk(path: Path, counts: tuple[int, ...]) -> list[dict]:
     model = HandwrittenNumberClassification(lr=RATE)
     model.fit(images[:10_000], labels[:10_000], verbose=0)
     costs, peaks = {count: [] for count in counts}, dict.fromkeys(counts, 0.0)
+    least = counts[-1] // 10  # images in a turn
     before = anonymous_memory()
     for _ in range(3):
         for count in counts:
-            repetitions, stop = max(1, 100_000 // count), threading.Event()
+            repetitions, stop = max(1, least // count), threading.Event()
             with ThreadPoolExecutor(1) as threads:
                 peak = threads.submit(watch_memory, stop)
                 try:
@@ -536,10 +541,8 @@ def main() -> None:
     results["training"] = measure_training(workers, args.quick)
     results["training_mean_ratio"] = geometric_mean(results["training"])
     print(f"geometric mean of the ratios: {results['training_mean_ratio']:.2f}")
-    print("\nInference: s for 10,000 images")
-    results["inference"] = measure_inference(workers, args.quick, "predict")
-    print("\nInference: ms for one image")
-    results["latency"] = measure_inference(workers, args.quick, "predict_singly")
+    print("\nInference: s for 10,000 images, ms for one")
+    results["inference"], results["latency"] = measure_inference(workers, args.quick)
     workers.close()
     print("\nGrowth: one epoch over images on disk; memory besides the mapped file")
     results["growth"] = measure_growth(args.data, args.quick)

@@ -14,7 +14,7 @@ import warnings
 import numpy as np
 import pytest
 from conftest import ROOT
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 from handwritten_classifier import HandwrittenNumberClassification
 
@@ -908,3 +908,57 @@ def test_importing_the_module_imports_nothing_but_numpy_and_the_standard_library
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert printed.stdout.strip() == "['handwritten_classifier']"
+
+
+class TestWorkSpace:
+    @pytest.mark.parametrize(
+        ("architecture", "read"),
+        [
+            ("4C3-MP2-5C2-MP2-3N", (12, 12)),
+            ("4C3-MP2-3N", (12, 14)),
+            ("4C4-MP4-3N", (11, 11)),
+            ("4C3s2-5C2s2-3N", (9, 13)),
+            ("4C3s2-5C2s2p1-3N", (11, 13)),  # the padding is around the whole map
+            ("4C3-MP3s2-3N", (11, 13)),
+            ("3N", (12, 14)),
+        ],
+    )
+    def test_what_no_window_reads_stays_behind_and_changes_nothing(
+        self, rng, architecture, read
+    ):
+        settings = {"input_shape": (12, 14, 1), "dtype": np.float64}
+        model = HandwrittenNumberClassification(architecture, **settings)
+        images = rng.random((5, 12, 14, 1))
+        assert model._batch(images).shape == (5, *read, 1)
+        x, parameters = images, zip(model.kernels, model.biases, strict=True)
+        for layer in model.layers[:-1]:
+            if layer.kind == "pooling":
+                x = model.generate_max_pool(x, layer.window[0], layer.stride)
+            else:
+                options = (layer.stride, layer.padding)
+                x = model.generate_feature_map(x, *next(parameters), *options)
+                x = model.relu(x)
+        scores = model.generate_flattened_array(x) @ model.W_dense + model.B_dense
+        assert_allclose(model.forward(images), model.softmax(scores), rtol=1e-12)
+
+    def test_numpy_buffers_are_what_they_were(self, examples):
+        images, labels = examples
+        before = np.getbufsize()
+        model = small_model(batch_size=10).fit(images, labels, verbose=0)
+        model.predict(np.repeat(images, 3, axis=0))
+        model.evaluate(images, labels)
+        assert np.getbufsize() == before
+        model.W_dense[:] = np.nan
+        with pytest.raises(FloatingPointError):
+            model.fit(images, labels, verbose=0)
+        assert np.getbufsize() == before
+
+    def test_work_arrays_begin_on_cache_lines(self):
+        model = small_model()
+        with model._reusing_arrays():
+            model._batch(np.zeros((3, 8, 8, 1), np.uint8))
+            for shape in ((3, 5), (1,), (1000, 7)):
+                for dtype in (np.float32, np.float64, bool):
+                    array = model._array(shape, dtype)
+                    assert array.ctypes.data % 64 == 0
+                    assert (array.shape, array.dtype) == (shape, dtype)

@@ -310,6 +310,28 @@ def test_a_result_is_not_overwritten_by_the_next_call(model, rng):
     assert_array_equal(first, kept)
 
 
+def test_relu_and_its_gradient_write_where_they_are_told(model, rng):
+    x, d = rng.normal(size=(2, 3, 3, 4)), rng.normal(size=(2, 3, 3, 4))
+    rectified, gradient = model.relu(x), model.relu_gradient(d, x)
+    assert_array_equal(model.relu_gradient(d, rectified), gradient)
+    assert model.relu_gradient(d, x, out=d) is d
+    assert model.relu(x, out=x) is x
+    assert_array_equal(d, gradient)
+    assert_array_equal(x, rectified)
+
+
+def test_pooling_without_a_mask_keeps_the_last_one(model, rng):
+    x = rng.normal(size=(2, 6, 6, 3))
+    expected = model.generate_max_pool(x, 2)
+    mask = model.binary_max_pool
+    kept = mask.copy()
+    assert_array_equal(model.generate_max_pool(x, 2, with_mask=False), expected)
+    model.generate_max_pool(-x, 3, with_mask=False)
+    assert model.binary_max_pool is mask
+    assert_array_equal(mask, kept)
+    assert model.unpool(expected).shape == x.shape
+
+
 def test_memory_order_changes_no_number(model, rng):
     x = rng.normal(size=(3, 6, 5, 2))
     kernel = rng.normal(size=(4, 2, 2, 2))
