@@ -478,6 +478,7 @@ def describe_machine() -> dict[str, str | int]:
 def draw_benchmark(results: dict):
     """Draw training and inference of all networks, the three systems side by side."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     figure = Figure(figsize=(10, 5.4), layout="constrained")
     panels = figure.subplots(1, 2, width_ratios=(1.25, 1))
@@ -509,8 +510,8 @@ def draw_benchmark(results: dict):
         panel.set(xscale="log", title=title, yticks=range(len(rows)), yticklabels=names)
         panel.set_ylim(len(rows) - 0.5, -0.5)
         panel.xaxis.set_major_formatter("{x:g}")
-        panel.xaxis.set_minor_formatter("{x:g}")
-        panel.tick_params(axis="x", which="minor", labelsize=7)
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_minor_formatter("")
         panel.tick_params(axis="y", labelsize=8)
         panel.grid(axis="x", which="both", alpha=0.3)
     panels[0].legend()
