@@ -617,8 +617,8 @@ def print_table(rows: list[tuple[str, ...]]) -> None:
 
 def chosen_settings(args: argparse.Namespace, recipe: dict[str, Any]) -> dict[str, Any]:
     """Return the recipe with what was given on the command line in its place."""
-    names = ("architecture", "epochs", "batch_size", "lr", "momentum", "seed")
-    given = {name: getattr(args, name, None) for name in names}
+    names = ("architecture", "epochs", "batch_size", "lr", "momentum", "augment")
+    given = {name: getattr(args, name, None) for name in (*names, "seed")}
     return recipe | {name: value for name, value in given.items() if value is not None}
 
 
@@ -679,7 +679,8 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
         ("batch_size", int, "images in one step"),
         ("lr", float, "learning rate, in one-cycle schedules its peak"),
         ("momentum", float, "Nesterov momentum, 0 to below 1"),
-        ("seed", int, "of initial weights and shuffling"),
+        ("augment", float, "strength of the distortions of training images"),
+        ("seed", int, "of all random numbers"),
     ):
         flag = f"--{name.replace('_', '-')}"
         text = f"{text} ({recipe_values(name)})"

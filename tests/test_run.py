@@ -105,7 +105,7 @@ class TestTrain:
 
     def test_flags_are_taken(self, program, tmp_path):
         flags = "--architecture 4C5-MP2-10N --epochs 2 --batch-size 20 --lr 0.02"
-        flags += " --momentum 0.5 --seed 7 --limit 100"
+        flags += " --momentum 0.5 --augment 0.5 --seed 7 --limit 100"
         done = program("--data", DIGITS, *flags.split())
         assert done.returncode == 0, done.stderr
         metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
@@ -115,6 +115,7 @@ class TestTrain:
             "batch_size": 20,
             "lr": 0.02,
             "momentum": 0.5,
+            "augment": 0.5,
             "seed": 7,
         }
         assert expected.items() <= metrics["settings"].items()
