@@ -1,6 +1,6 @@
 """Measure the class beside Keras and PyTorch: training, inference, programs, growth.
 
-python tests/benchmark.py            all of it, about 20 minutes
+python tests/benchmark.py            all of it, a quarter of an hour
 python tests/benchmark.py --quick    a sample, without whole programs, under a minute
 
 The three systems train the same networks on the same float32 images with the same plain
