@@ -131,7 +131,7 @@ class HandwrittenNumberClassification:
     parameters : dict of str to array
         The same arrays by name: ``"kernels.0", "biases.0", ..., "W_dense", "B_dense"``.
     binary_max_pool : bool array of shape (B, H', W', F, P, P) or None
-        The mask of the last `generate_max_pool`.
+        The mask of the last `generate_max_pool`; prediction does without.
     history : dict of str to list
         One entry an epoch: ``loss, accuracy, seconds`` (of training) and, with
         validation data, ``val_loss, val_accuracy`` (None for epochs without). Losses in
@@ -503,7 +503,7 @@ class HandwrittenNumberClassification:
         """Return a matrix to be filled, its rows a little apart in memory.
 
         Rows whose distance is a power of two fall on the same lines of the processor's
-        cache, and a product of such matrices can take twice as long.
+        cache, and a product of such matrices can take half as long again.
         """
         return self._array((rows, columns + 16), dtype)[:, :columns]
 
@@ -791,8 +791,8 @@ class HandwrittenNumberClassification:
         pooled = self._tensor((batch, *counts, filters), feature_map.dtype)
         mask = self._array((*window, filters, *counts, batch), bool)
         undecided, *masks = mask.reshape(-1, filters, *counts, batch)
-        # Copied out of the map first, where they lie scattered, numbers are compared
-        # at twice the speed.
+        # Numbers lie scattered in the map. To copy them out first and then compare takes
+        # little more than half the time.
         largest = pooled.transpose(3, 1, 2, 0)
         rivals = self._array(largest.shape, largest.dtype)
         np.copyto(largest, first)
@@ -1036,6 +1036,7 @@ class HandwrittenNumberClassification:
                 x = self.generate_max_pool(x, layer.window[0], layer.stride, with_mask)
                 trace.append((self.binary_max_pool, map_shape))
             else:
+                # In place: nobody asks for what was there before, not even the way back.
                 x += self.biases[index]
                 x = self.relu(x, out=x)
                 trace.append((x,))
@@ -1119,6 +1120,7 @@ class HandwrittenNumberClassification:
         generator = generator or np.random.default_rng(self.seed)
 
         def draw(most: float, shape: tuple[int, ...]) -> np.ndarray:
+            """Draw from -most to most, times the strength."""
             drawn = generator.random(shape, np.float32)
             drawn -= 0.5
             drawn *= 2 * strength * most
@@ -1169,6 +1171,7 @@ class HandwrittenNumberClassification:
         across -= left
 
         def mix(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
+            """Return the mean of two, of which the second has `share`; in its place."""
             second -= first
             second *= share[..., np.newaxis]
             second += first
@@ -1819,9 +1822,10 @@ def _smoothing(side: int, dtype: np.dtype) -> np.ndarray:
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Return an array that begins on a cache line, which its vectors then do not cross.
+    """Return an array to be filled that begins on a line of the processor's cache.
 
-    This takes up to a third off the time of the steps that only move numbers.
+    Else every second vector that is loaded or stored lies across two lines, and steps
+    that only move numbers take up to a third longer.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(size + 64, np.uint8)
