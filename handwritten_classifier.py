@@ -791,8 +791,8 @@ class HandwrittenNumberClassification:
         pooled = self._tensor((batch, *counts, filters), feature_map.dtype)
         mask = self._array((*window, filters, *counts, batch), bool)
         undecided, *masks = mask.reshape(-1, filters, *counts, batch)
-        # Numbers lie scattered in the map. To copy them out first and then compare takes
-        # little more than half the time.
+        # Numbers lie scattered in the map. To copy them out first, and compare then,
+        # takes little more than half the time.
         largest = pooled.transpose(3, 1, 2, 0)
         rivals = self._array(largest.shape, largest.dtype)
         np.copyto(largest, first)
@@ -1036,7 +1036,7 @@ class HandwrittenNumberClassification:
                 x = self.generate_max_pool(x, layer.window[0], layer.stride, with_mask)
                 trace.append((self.binary_max_pool, map_shape))
             else:
-                # In place: nobody asks for what was there before, not even the way back.
+                # In place: not even the way back asks for what was there before.
                 x += self.biases[index]
                 x = self.relu(x, out=x)
                 trace.append((x,))
