@@ -617,8 +617,9 @@ def print_table(rows: list[tuple[str, ...]]) -> None:
 
 def chosen_settings(args: argparse.Namespace, recipe: dict[str, Any]) -> dict[str, Any]:
     """Return the recipe with what was given on the command line in its place."""
-    names = ("architecture", "epochs", "batch_size", "lr", "momentum", "augment")
-    given = {name: getattr(args, name, None) for name in (*names, "seed")}
+    names = ("architecture", "epochs", "batch_size", "lr", "momentum")
+    names += ("augment", "seed")
+    given = {name: getattr(args, name, None) for name in names}
     return recipe | {name: value for name, value in given.items() if value is not None}
 
 

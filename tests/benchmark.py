@@ -13,6 +13,7 @@ Prints tables, and writes benchmark.json and benchmark.png. Runs on Linux.
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import importlib.util
 import json
 import multiprocessing
@@ -458,7 +459,7 @@ def geometric_mean(rows: list[dict]) -> float:
 def describe_machine() -> dict[str, str | int]:
     """Return what the figures depend on."""
     versions = {
-        package: __import__("importlib.metadata").metadata.version(package)
+        package: importlib.metadata.version(package)
         for package in ("numpy", "tensorflow", "keras", "torch")
         if importlib.util.find_spec(package)
     }
