@@ -51,6 +51,8 @@ Sources
       weights (section 2.2).
     - Sutskever, Martens, Dahl, Hinton: On the importance of initialization and momentum
       in deep learning, ICML (2013): Nesterov momentum for SGD (section 2).
+    - Szegedy, Vanhoucke, Ioffe, Shlens, Wojna: Rethinking the Inception architecture
+      for computer vision, CVPR (2016): label smoothing (section 7).
     - Smith: A disciplined approach to neural network hyper-parameters, arXiv:1803.09820
       (2018): the one-cycle learning rate (section 4).
 """
@@ -108,6 +110,9 @@ class HandwrittenNumberClassification:
     weight_decay : float, default 0.0
         L2 penalty, at least 0: ``weight_decay * w`` is added to the gradient of kernels
         and weights, not of biases.
+    label_smoothing : float, default 0.0
+        Share of the target, 0 <= s < 1, that is spread evenly over all classes, in the
+        loss and its gradient (`compute_loss`).
     schedule : {"constant", "one-cycle"}, default "constant"
         Learning rate over all steps of one `fit`. One-cycle: linearly up to `lr` over
         the first 30 %, then linearly down to zero.
@@ -167,6 +172,7 @@ class HandwrittenNumberClassification:
         augment: bool | float = False,
         seed: int = 0,
         dtype: Any = np.float32,
+        label_smoothing: float = 0.0,
     ) -> None:
         self.architecture = architecture
         self.input_shape = input_shape
@@ -179,6 +185,7 @@ class HandwrittenNumberClassification:
         self.augment = augment
         self.seed = seed
         self.dtype = dtype
+        self.label_smoothing = label_smoothing
         self._check_settings()
         self.layers = self._read_architecture()
         self._steps = self._order_steps()
@@ -363,6 +370,12 @@ class HandwrittenNumberClassification:
         _check_number("lr", self.lr, "above 0", lambda lr: lr > 0)
         _check_number("momentum", self.momentum, "in 0 <= m < 1", lambda m: 0 <= m < 1)
         _check_number("weight_decay", self.weight_decay, "at least 0", lambda w: w >= 0)
+        _check_number(
+            "label_smoothing",
+            self.label_smoothing,
+            "in 0 <= s < 1",
+            lambda s: 0 <= s < 1,
+        )
         if self.schedule not in ("constant", "one-cycle"):
             known = "'constant' or 'one-cycle'"
             raise ValueError(f"schedule must be {known}; got {self.schedule!r}")
@@ -936,7 +949,9 @@ class HandwrittenNumberClassification:
         """Return the cross-entropy: mean ``-log(probability of the label)``, in nats.
 
         A probability of 0 counts as the smallest normal number, so the loss stays
-        finite.
+        finite. With `label_smoothing` s, the target is not the label alone, but
+        ``(1 - s) one_hot(label) + s / N``: a network that need not be certain learns
+        faster and reads better (Szegedy et al. 2016, section 7).
 
         Parameters
         ----------
@@ -945,10 +960,15 @@ class HandwrittenNumberClassification:
         """
         probabilities = self._check_tensor("probabilities", probabilities, "B N")
         labels = self._check_labels(labels, *probabilities.shape)
-        of_label = probabilities[np.arange(len(labels)), labels]
-        return float(
-            -np.log(np.maximum(of_label, np.finfo(of_label.dtype).tiny)).mean()
-        )
+        losses = -np.log(np.maximum(probabilities, np.finfo(probabilities.dtype).tiny))
+        return float((losses * self._targets(labels, losses)).sum(axis=1).mean())
+
+    def _targets(self, labels: np.ndarray, like: np.ndarray) -> np.ndarray:
+        """Return what the probabilities should be: the labels, smoothed, (B, N)."""
+        smoothing = float(self.label_smoothing)
+        targets = np.full_like(like, smoothing / like.shape[1])
+        targets[np.arange(len(labels)), labels] += 1 - smoothing
+        return targets
 
     def backprop_decision_making(
         self, flattened: np.ndarray, probabilities: np.ndarray, labels: np.ndarray
@@ -956,8 +976,9 @@ class HandwrittenNumberClassification:
         """Go back from the loss through softmax and the dense layer.
 
         Forward, ``scores = flattened @ W_dense + B_dense``. Through cross-entropy and
-        softmax together, ``d_scores = (probabilities - one_hot(labels)) / B``: what is
-        said less what is so (Goodfellow et al. 2016, section 6.2.2.3).
+        softmax together, ``d_scores = (probabilities - targets) / B``: what is said
+        less what is so (Goodfellow et al. 2016, section 6.2.2.3). The targets are those
+        of `compute_loss`; without smoothing, 1 for the label and 0 else.
 
         Parameters
         ----------
@@ -975,9 +996,7 @@ class HandwrittenNumberClassification:
         labels = self._check_labels(labels, batch, classes)
         _check_shape("probabilities", probabilities, (batch, len(self.B_dense)))
         _check_shape("flattened", flattened, (batch, len(self.W_dense)))
-        d_scores = probabilities.copy()
-        d_scores[np.arange(batch), labels] -= 1
-        d_scores /= batch
+        d_scores = (probabilities - self._targets(labels, probabilities)) / batch
         d_flattened = (self.W_dense @ d_scores.T).T
         return flattened.T @ d_scores, d_scores.sum(axis=0), d_flattened
 

@@ -106,12 +106,23 @@ def test_relu_and_its_gradient(rows, columns, dtype, seed):
     assert_allclose(MODEL.relu_gradient(d_output, x), d_x, rtol=0)
 
 
-@given(st.integers(1, 5), st.integers(1, 7), st.integers(1, 6), DTYPES)
+@given(
+    st.integers(1, 5),
+    st.integers(1, 7),
+    st.integers(1, 6),
+    DTYPES,
+    st.sampled_from((0.0, 0.1, 0.9)),
+)
 @EXAMPLES
-def test_flatten_dense_softmax_loss_and_decision_making(batch, side, classes, dtype):
+def test_flatten_dense_softmax_loss_and_decision_making(
+    batch, side, classes, dtype, label_smoothing
+):
     rng = np.random.default_rng(batch + 10 * side + 100 * classes)
     model = HandwrittenNumberClassification(
-        f"{classes}N", input_shape=(side, 2, 3), dtype=dtype
+        f"{classes}N",
+        input_shape=(side, 2, 3),
+        dtype=dtype,
+        label_smoothing=label_smoothing,
     )
     pooled = rng.normal(size=(batch, side, 2, 3)).astype(dtype)
     labels = rng.integers(0, classes, size=batch)
@@ -120,7 +131,9 @@ def test_flatten_dense_softmax_loss_and_decision_making(batch, side, classes, dt
     with tf.GradientTape() as tape:
         flat = tf.reshape(variables[0], (batch, -1))
         scores = flat @ variables[1] + variables[2]
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, scores)
+        targets = tf.one_hot(labels, classes, dtype=scores.dtype)
+        targets = (1 - label_smoothing) * targets + label_smoothing / classes
+        losses = tf.nn.softmax_cross_entropy_with_logits(targets, scores)
         loss = tf.reduce_mean(losses)
     d_pooled, d_w, d_b = tape.gradient(loss, variables)
 

@@ -23,10 +23,10 @@ ARCHITECTURES = [
 ]
 
 
-def network(architecture, seed=0):
+def network(architecture, seed=0, **settings):
     """Return a small network for images that are not square, with random biases."""
     model = HandwrittenNumberClassification(
-        architecture, input_shape=(9, 7, 2), dtype=np.float64, seed=seed
+        architecture, input_shape=(9, 7, 2), dtype=np.float64, seed=seed, **settings
     )
     rng = np.random.default_rng(seed)
     for bias in (*model.biases, model.B_dense):
@@ -45,8 +45,9 @@ def central_difference(model, images, labels, array, place, step=1e-6):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_parameter_against_central_differences(architecture):
-    model, images, labels = network(architecture)
+@pytest.mark.parametrize("label_smoothing", [0, 0.3])
+def test_every_parameter_against_central_differences(architecture, label_smoothing):
+    model, images, labels = network(architecture, label_smoothing=label_smoothing)
     loss, gradients = model.compute_gradients(images, labels)
     assert loss == model.compute_loss(model.forward(images), labels)
     assert list(gradients) == list(model.parameters)

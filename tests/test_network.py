@@ -117,6 +117,7 @@ class TestSettings:
             "augment": False,
             "seed": 0,
             "dtype": np.float32,
+            "label_smoothing": 0.0,
         }
 
     @pytest.mark.parametrize(
@@ -137,6 +138,9 @@ class TestSettings:
             ("momentum", -0.1, ValueError),
             ("weight_decay", -1e-9, ValueError),
             ("weight_decay", float("inf"), ValueError),
+            ("label_smoothing", 1, ValueError),
+            ("label_smoothing", -0.1, ValueError),
+            ("label_smoothing", "some", TypeError),
             ("schedule", "cosine", ValueError),
             ("augment", -1, ValueError),
             ("augment", float("nan"), ValueError),

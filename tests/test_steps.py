@@ -235,6 +235,14 @@ class TestDense:
         assert isinstance(loss, float)
         assert loss == pytest.approx(-(np.log(0.5) + np.log(0.75)) / 2, rel=1e-15)
 
+    def test_smoothed_loss_by_hand(self):
+        model = HandwrittenNumberClassification("2N", label_smoothing=0.2)
+        probabilities = np.array([[0.5, 0.5], [0.25, 0.75]])
+        # Targets (0.9, 0.1) and (0.1, 0.9).
+        first, second = np.log(0.5), 0.1 * np.log(0.25) + 0.9 * np.log(0.75)
+        loss = model.compute_loss(probabilities, np.array([0, 1]))
+        assert loss == pytest.approx(-(first + second) / 2, rel=1e-15)
+
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     def test_loss_is_finite_where_a_probability_is_zero(self, model, dtype):
         loss = model.compute_loss(np.array([[0, 1]], dtype), np.array([0]))
