@@ -2,6 +2,7 @@
 
 python run.py                     train on MNIST, test, write results/
 python run.py --recipe source     the same with the source project's settings
+python run.py reproduce RECIPE    train and test a recipe with several seeds
 python run.py compare             train and test several configurations
 python run.py predict FILE ...    read digits from image files
 """
@@ -35,12 +36,23 @@ if TYPE_CHECKING:
 
 RECIPES = {
     "default": {
-        "architecture": "16C5-MP2-32C5-MP2-128N-10N",
-        "epochs": 2,
-        "batch_size": 64,
-        "lr": 0.1,
+        "architecture": "16C5-MP3-64C5-10N",
+        "epochs": 3,
+        "batch_size": 32,
+        "lr": 0.15,
         "momentum": 0.9,
         "weight_decay": 1e-4,
+        "label_smoothing": 0.05,
+        "schedule": "one-cycle",
+    },
+    "fast": {
+        "architecture": "12C4-MP3-64C4-10N",
+        "epochs": 1,
+        "batch_size": 32,
+        "lr": 0.15,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "label_smoothing": 0.05,
         "schedule": "one-cycle",
     },
     "source": {
@@ -67,7 +79,7 @@ MARKS = {
     "loss": (1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
 }
 INTERRUPTED = 130  # exit status after Ctrl-C: 128 + SIGINT
-VALIDATION_SHARE = 0.1  # of the training images, the last ones: for curves and choices
+HELD_OUT = 1 / 6  # of the training images, the last ones: for curves and choices
 EMBEDDED_EPOCHS = 10  # times as many epochs on the embedded digits, 40 x fewer
 DIGITS = Path(__file__).parent / "data" / "digits.npz"
 
@@ -148,7 +160,7 @@ def read_data(path: Path) -> Data:
         if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
             got = f"{labels.dtype} of shape {labels.shape} beside {len(images)} images"
             raise ValueError(f"{path} must hold an integer label an image; got {got}")
-        if len(labels) < 5:  # A tenth of them, rounded, is held out.
+        if len(labels) < 5:  # A sixth of them, rounded, is held out.
             raise ValueError(f"{path} must hold at least 5 images; got {len(labels)}")
         if labels.min() < 0 or labels.max() > 9:
             got = f"{labels.min()}..{labels.max()}"
@@ -234,21 +246,33 @@ def download_mnist() -> Data:
 
 
 class Split(NamedTuple):
-    """The training images in two: to learn from, and held out."""
+    """The training images in two: to learn from, and held out, if any are."""
 
     images: np.ndarray
     labels: np.ndarray
-    held_out: tuple[np.ndarray, np.ndarray]
+    held_out: tuple[np.ndarray, np.ndarray] | None
 
 
-def split_training(data: Data, limit: int | None = None) -> Split:
-    """Hold out the last tenth of the training images; take `limit` of the others."""
+def split_training(
+    data: Data, limit: int | None = None, held_out: int | None = None
+) -> Split:
+    """Hold out the last `held_out` training images; take `limit` of the others."""
+    images, labels = data.train_images, data.train_labels
+    held_out = round(len(images) * HELD_OUT) if held_out is None else held_out
+    if not 0 <= held_out < len(images):
+        required = f"--held-out must be at least 0 and below {len(images)}"
+        raise ValueError(f"{required}, the number of training images; got {held_out}")
     if limit is not None and limit < 1:
         raise ValueError(f"--limit must be at least 1; got {limit}")
-    images, labels = data.train_images, data.train_labels
-    count = len(images) - round(len(images) * VALIDATION_SHARE)
+    count = len(images) - held_out
     kept = count if limit is None else min(limit, count)
-    return Split(images[:kept], labels[:kept], (images[count:], labels[count:]))
+    validation = (images[count:], labels[count:]) if held_out else None
+    return Split(images[:kept], labels[:kept], validation)
+
+
+def count_held_out(split: Split) -> int:
+    """Return the number of images held out."""
+    return len(split.held_out[0]) if split.held_out else 0
 
 
 def prepare_data(
@@ -256,13 +280,13 @@ def prepare_data(
 ) -> tuple[Data, Split]:
     """Load and split the data, say what they are, fit the default epochs to them."""
     data = load_data(args.data)
-    split = split_training(data, args.limit)
+    split = split_training(data, args.limit, args.held_out)
     if data.embedded and args.epochs is None:
         for model in models:
             model.set_params(epochs=model.epochs * EMBEDDED_EPOCHS)
     print(
         f"Data: {data.source}; {len(split.images):,} images to train on, "
-        f"{len(split.held_out[0]):,} held out, {len(data.test_images):,} to test"
+        f"{count_held_out(split):,} held out, {len(data.test_images):,} to test"
     )
     return data, split
 
@@ -342,7 +366,7 @@ def describe(
         "settings": model.get_params() | {"dtype": np.dtype(model.dtype).name},
         "data": data.source,
         "training_images": len(split.images),
-        "validation_images": len(split.held_out[0]),
+        "validation_images": count_held_out(split),
         "test_images": len(data.test_images),
         "parameters": sum(layer.parameters for layer in model.layers),
         "multiply_adds": sum(layer.multiply_adds for layer in model.layers),
@@ -365,6 +389,109 @@ def print_report(metrics: dict[str, Any], output: Path) -> None:
     print(
         f"\n{metrics['seconds']:.1f} s of training; all results are in {output}{os.sep}"
     )
+
+
+# ------------------------------------------------------------------------ Reproduce
+
+
+def reproduce(args: argparse.Namespace) -> int:
+    """Train and test a recipe with several seeds; go on where an earlier run ended."""
+    if args.seeds < 1:
+        raise ValueError(f"--seeds must be at least 1; got {args.seeds}")
+    settings = chosen_settings(args, RECIPES[args.recipe])
+    models = [
+        HandwrittenNumberClassification(**settings | {"seed": seed})
+        for seed in range(args.seeds)
+    ]
+    data, split = prepare_data(args, models)
+    path = make_folder(args.output or "results") / f"reproduce-{args.recipe}.json"
+    report = {"recipe": args.recipe, **describe(models[0], data, split)}
+    del report["settings"]["seed"]
+    rows = read_finished_seeds(path, report)
+    finished = {row["seed"] for row in rows}
+    try:
+        for model in models:
+            if model.seed in finished:
+                continue
+            print(f"\nSeed {model.seed} of 0 to {len(models) - 1}")
+            row = test_seed(model, data, split)
+            rows = sorted([*rows, row], key=lambda row: row["seed"])
+            with undisturbed():
+                write_json(path, report | {"summary": summarise(rows), "seeds": rows})
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command goes on with this seed.")
+        return INTERRUPTED
+    print_seeds(rows)
+    print(f"\nAll of this is in {path}")
+    return 0
+
+
+def test_seed(
+    model: HandwrittenNumberClassification, data: Data, split: Split
+) -> dict[str, Any]:
+    """Train, test once, and return a seed's row."""
+    started = time.perf_counter()
+    model.fit(split.images, split.labels, validation_data=split.held_out)
+    seconds = time.perf_counter() - started
+    test_loss, test_accuracy = model.evaluate(data.test_images, data.test_labels)
+    return {
+        "seed": model.seed,
+        "validation_accuracy": model.history.get("val_accuracy", [None])[-1],
+        "test_loss": test_loss,
+        "test_accuracy": test_accuracy,
+        "seconds": seconds,
+    }
+
+
+def read_finished_seeds(path: Path, report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows that an earlier run of the same settings wrote, if any did."""
+    if not path.exists():
+        return []
+    required = f"{path} must be of the same settings and data"
+    remedy = "name another folder with --output, or delete it"
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        earlier = earlier["settings"] | earlier
+        summarise(earlier["seeds"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{required}; got no readable results: {remedy}") from error
+    report = json.loads(json.dumps(report))  # As JSON has it, which knows no tuples.
+    for name, value in (report["settings"] | report).items():
+        if earlier.get(name) != value:
+            got = f"{name} {earlier.get(name)} in it, and {value} now"
+            raise ValueError(f"{required}; got {got}: {remedy}")
+    return earlier["seeds"]
+
+
+def summarise(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return mean, standard deviation (of one seed: 0), least and most over seeds."""
+    summary = {}
+    for name in ("validation_accuracy", "test_accuracy", "seconds"):
+        values = np.array([row[name] for row in rows], float)
+        if np.isnan(values).any():
+            continue
+        deviation = values.std(ddof=1) if len(values) > 1 else 0.0
+        numbers = values.mean(), deviation, values.min(), values.max()
+        names = ("mean", "standard_deviation", "minimum", "maximum")
+        summary[name] = dict(zip(names, map(float, numbers), strict=True))
+    return summary
+
+
+def print_seeds(rows: list[dict[str, Any]]) -> None:
+    """Print the seeds as a table, and what they have in common below."""
+    summary = summarise(rows)
+    table = [("seed", *(name.replace("_", " ") for name in summary))]
+    named = {str(row["seed"]): row for row in rows}
+    for statistic in summary["seconds"]:
+        label = statistic.replace("_", " ")
+        named[label] = {name: values[statistic] for name, values in summary.items()}
+    for label, row in named.items():
+        *accuracies, seconds = (row[name] for name in summary)
+        places = 3 if label in ("mean", "standard deviation") else 2
+        cells = (f"{accuracy:.{places}%}" for accuracy in accuracies)
+        table.append((label, *cells, f"{seconds:.1f}"))
+    print()
+    print_table(table)
 
 
 # ------------------------------------------------------------------------ Compare
@@ -618,7 +745,7 @@ def print_table(rows: list[tuple[str, ...]]) -> None:
 def chosen_settings(args: argparse.Namespace, recipe: dict[str, Any]) -> dict[str, Any]:
     """Return the recipe with what was given on the command line in its place."""
     names = ("architecture", "epochs", "batch_size", "lr", "momentum")
-    names += ("augment", "seed")
+    names += ("label_smoothing", "augment", "seed")
     given = {name: getattr(args, name, None) for name in names}
     return recipe | {name: value for name, value in given.items() if value is not None}
 
@@ -635,10 +762,23 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="LAYERS",
         help=f"layers in the notation of the README ({recipe_values('architecture')})",
     )
+    add_recipe_flags(parser)
     add_training_flags(parser)
-    commands = parser.add_subparsers(title="commands", metavar="compare, predict")
+    names = "reproduce, compare, predict"
+    commands = parser.add_subparsers(title="commands", metavar=names)
 
     # What is left out after the command must not undo what was given before it.
+    reproducing = commands.add_parser(
+        "reproduce",
+        help="train and test a recipe with several seeds, on from where this ended",
+        argument_default=argparse.SUPPRESS,
+    )
+    reproducing.set_defaults(command=reproduce)
+    reproducing.add_argument("recipe", choices=RECIPES, help="settings to train with")
+    text = "number of seeds, counted from 0 (default: 10)"
+    reproducing.add_argument("--seeds", type=int, metavar="N", default=10, help=text)
+    add_training_flags(reproducing)
+
     comparing = commands.add_parser(
         "compare",
         help="train and test several configurations",
@@ -652,6 +792,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="LAYERS",
         help=f"architectures (default: {' '.join(CONFIGURATIONS)})",
     )
+    add_recipe_flags(comparing)
     add_training_flags(comparing)
 
     predicting = commands.add_parser("predict", help="read digits from image files")
@@ -666,10 +807,15 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_training_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that training and comparing share."""
+def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of which a command that runs through recipe and seeds has none."""
     text = "settings to start from (default: default)"
     parser.add_argument("--recipe", choices=RECIPES, help=text)
+    add_setting_flag(parser, "seed", int, "of all random numbers")
+
+
+def add_training_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that all commands which train share."""
     for name, kind, text in (
         (
             "epochs",
@@ -680,19 +826,29 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
         ("batch_size", int, "images in one step"),
         ("lr", float, "learning rate, in one-cycle schedules its peak"),
         ("momentum", float, "Nesterov momentum, 0 to below 1"),
+        ("label_smoothing", float, "share of the target spread over all classes"),
         ("augment", float, "strength of the distortions of training images"),
-        ("seed", int, "of all random numbers"),
     ):
-        flag = f"--{name.replace('_', '-')}"
-        text = f"{text} ({recipe_values(name)})"
-        parser.add_argument(flag, type=kind, metavar="N", help=text)
-    text = "number of training images (default: all but the tenth that is held out)"
+        add_setting_flag(parser, name, kind, text)
+    text = "number of training images, the last ones, held out for validation "
+    text += "(default: a sixth, which is 10,000 of MNIST)"
+    parser.add_argument("--held-out", type=int, metavar="N", help=text)
+    text = "number of training images (default: all that are not held out)"
     parser.add_argument("--limit", type=int, metavar="N", help=text)
     text = "mnist.npz, or a folder of MNIST's IDX files (default: MNIST_PATH, Keras's "
     text += "cached file, a download through TensorFlow, the embedded digits)"
     parser.add_argument("--data", metavar="PATH", help=text)
     text = "folder for the results (default: results)"
     parser.add_argument("--output", metavar="FOLDER", help=text)
+
+
+def add_setting_flag(
+    parser: argparse.ArgumentParser, name: str, kind: type, text: str
+) -> None:
+    """Add the flag of one of the class's settings."""
+    text = f"{text} ({recipe_values(name)})"
+    flag = f"--{name.replace('_', '-')}"
+    parser.add_argument(flag, type=kind, metavar="N", help=text)
 
 
 def recipe_values(name: str) -> str:

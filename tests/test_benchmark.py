@@ -11,15 +11,17 @@ DIGITS = str(ROOT / "data" / "digits.npz")
 
 
 @pytest.mark.parametrize("architecture", benchmark.NETWORKS[2:4])
-def test_the_systems_build_and_train_equal_networks(architecture):
-    model = HandwrittenNumberClassification(architecture)
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_the_systems_build_and_train_equal_networks(architecture, label_smoothing):
+    settings = {"architecture": architecture, "label_smoothing": label_smoothing}
+    model = HandwrittenNumberClassification(**settings)
     expected = sum(array.size for array in model.parameters.values())
     keras = benchmark.KerasSystem(DIGITS)
-    keras.build(architecture, 32)
+    keras.build(settings)
     assert keras.model.count_params() == expected
     keras.train(64)
     numpy = benchmark.NumpySystem(DIGITS)
-    numpy.build(architecture, 32)
+    numpy.build(settings)
     numpy.train(64)
     assert len(numpy.model.history["loss"]) == 1
 
@@ -36,7 +38,7 @@ def test_pytorch_has_the_equal_network():
     pytest.importorskip("torch", reason="PyTorch is not installed")
     torch = benchmark.TorchSystem(DIGITS)
     for architecture in benchmark.NETWORKS:
-        torch.build(architecture, 32)
+        torch.build({"architecture": architecture})
         model = HandwrittenNumberClassification(architecture)
         expected = sorted(array.size for array in model.parameters.values())
         assert sorted(p.numel() for p in torch.model.parameters()) == expected

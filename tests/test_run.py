@@ -105,7 +105,8 @@ class TestTrain:
 
     def test_flags_are_taken(self, program, tmp_path):
         flags = "--architecture 4C5-MP2-10N --epochs 2 --batch-size 20 --lr 0.02"
-        flags += " --momentum 0.5 --augment 0.5 --seed 7 --limit 100"
+        flags += " --momentum 0.5 --augment 0.5 --seed 7 --limit 100 --held-out 50"
+        flags += " --label-smoothing 0.1"
         done = program("--data", DIGITS, *flags.split())
         assert done.returncode == 0, done.stderr
         metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
@@ -116,10 +117,12 @@ class TestTrain:
             "lr": 0.02,
             "momentum": 0.5,
             "augment": 0.5,
+            "label_smoothing": 0.1,
             "seed": 7,
         }
         assert expected.items() <= metrics["settings"].items()
         assert metrics["training_images"] == 100
+        assert metrics["validation_images"] == 50
 
     def test_same_seed_same_numbers(self, program, tmp_path):
         found = []
@@ -221,13 +224,108 @@ class TestTrain:
     def test_the_help_says_defaults_and_units(self, program):
         shown = " ".join(program("--help").stdout.split())
         for text in (
-            "default is 10 times as many (default: 2, source: 5)",
-            "images in one step (default: 64, source: 32)",
-            "(default: 0.1, source: 0.01)",
+            "default is 10 times as many (default: 3, fast: 1,",
+            "images in one step (default: 32, fast: 32,",
+            "(default: 0.15, fast: 0.15,",
             "number of training images (default: all",
+            "(default: a sixth, which is 10,000 of MNIST)",
             "folder for the results (default: results)",
         ):
             assert text in shown
+
+
+class TestReproduce:
+    FLAGS = ("reproduce", "source", "--data", DIGITS, "--limit", "200")
+
+    def read(self, folder):
+        path = folder / "results" / "reproduce-source.json"
+        return json.loads(path.read_text())
+
+    def test_every_seed_is_trained_and_tested_as_run_py_does_it(
+        self, program, tmp_path
+    ):
+        done = program(*self.FLAGS, "--epochs", "2", "--seeds", "3")
+        assert done.returncode == 0, done.stderr
+        written = self.read(tmp_path)
+        accuracies = [row["test_accuracy"] for row in written["seeds"]]
+        assert [row["seed"] for row in written["seeds"]] == [0, 1, 2]
+        assert len(set(accuracies)) > 1
+        summary = written["summary"]["test_accuracy"]
+        assert summary["mean"] == pytest.approx(np.mean(accuracies))
+        assert summary["standard_deviation"] == pytest.approx(
+            np.std(accuracies, ddof=1)
+        )
+        assert summary["minimum"] == min(accuracies)
+        assert summary["maximum"] == max(accuracies)
+        assert f"{summary['mean']:.3%}" in done.stdout
+        assert written["settings"]["epochs"] == 2
+        assert written["training_images"] == 200
+        assert {"parameters", "multiply_adds", "data"} <= written.keys()
+        flags = ("--recipe", *self.FLAGS[1:], "--epochs", "2", "--seed", "1")
+        done = program(*flags)
+        assert done.returncode == 0, done.stderr
+        metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
+        assert metrics["test_accuracy"] == accuracies[1]
+
+    def test_it_goes_on_where_it_ended(self, program, tmp_path):
+        flags = (*self.FLAGS, "--epochs", "1", "--seeds")
+        assert program(*flags, "2").returncode == 0
+        before = self.read(tmp_path)["seeds"]
+        done = program(*flags, "3")
+        assert done.returncode == 0, done.stderr
+        assert "Seed 2 of" in done.stdout
+        assert "Seed 1 of" not in done.stdout
+        assert self.read(tmp_path)["seeds"][:2] == before
+
+    @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
+    def test_ctrl_c_loses_no_finished_seed(self, environment, tmp_path):
+        flags = ("reproduce", "source", "--data", DIGITS, "--limit", "1000")
+        command = [sys.executable, "-u", ROOT / "run.py", *flags, "--epochs", "3"]
+        with subprocess.Popen(
+            [str(part) for part in [*command, "--seeds", "1000"]],
+            env=environment,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            for line in process.stdout:
+                if line.startswith("Seed 2 of 0 to 999"):
+                    break
+            process.send_signal(signal.SIGINT)
+            printed, errors = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert errors == ""
+        assert "The same command goes on" in printed
+        assert [row["seed"] for row in self.read(tmp_path)["seeds"]][:2] == [0, 1]
+        assert names(tmp_path / "results") == {"reproduce-source.json"}
+
+    def test_results_of_other_settings_are_left_alone(self, program, tmp_path):
+        assert program(*self.FLAGS, "--epochs", "1", "--seeds", "1").returncode == 0
+        before = self.read(tmp_path)
+        done = program(*self.FLAGS, "--epochs", "1", "--seeds", "1", "--lr", "0.5")
+        assert done.returncode == 2
+        assert "got lr 0.01 in it, and 0.5 now" in done.stderr
+        assert self.read(tmp_path) == before
+        path = tmp_path / "results" / "reproduce-source.json"
+        for text in ("{", "[]", "{}", '{"settings": {}, "seeds": [{}]}'):
+            path.write_text(text)
+            done = program(*self.FLAGS, "--epochs", "1", "--seeds", "1")
+            assert done.returncode == 2
+            assert "got no readable results" in done.stderr
+            assert path.read_text() == text
+
+    def test_without_held_out_images_there_is_no_validation(self, program, tmp_path):
+        flags = ("--epochs", "1", "--seeds", "1", "--held-out", "0")
+        done = program(*self.FLAGS, *flags)
+        assert done.returncode == 0, done.stderr
+        assert "validation" not in done.stdout
+        assert self.read(tmp_path)["summary"].keys() == {"test_accuracy", "seconds"}
+
+    def test_the_number_of_seeds_is_checked(self, program):
+        done = program(*self.FLAGS, "--seeds", "0")
+        assert done.returncode == 2
+        assert "--seeds must be at least 1; got 0" in done.stderr
 
 
 class TestCompare:
@@ -473,16 +571,27 @@ class TestData:
         with pytest.raises(ValueError, match=message):
             run.load_data(tmp_path / "mnist.npz")
 
-    def test_the_held_out_images_are_the_last_tenth_and_never_learned_from(
+    def test_the_held_out_images_are_the_last_sixth_and_never_learned_from(
         self, digits
     ):
-        split = run.split_training(digits, None)
-        assert len(split.images) == 1350
-        assert_array_equal(split.held_out[0], digits.train_images[1350:])
+        split = run.split_training(digits)
+        assert len(split.images) == 1250
+        assert_array_equal(split.held_out[0], digits.train_images[1250:])
         limited = run.split_training(digits, 100)
         assert_array_equal(limited.images, digits.train_images[:100])
         assert_array_equal(limited.held_out[1], split.held_out[1])
-        assert len(run.split_training(digits, 10**6).images) == 1350
+        assert len(run.split_training(digits, 10**6).images) == 1250
+
+    def test_as_many_are_held_out_as_is_asked_for(self, digits):
+        split = run.split_training(digits, held_out=7)
+        assert_array_equal(split.held_out[1], digits.train_labels[-7:])
+        assert_array_equal(split.images, digits.train_images[:-7])
+        everything = run.split_training(digits, held_out=0)
+        assert everything.held_out is None
+        assert len(everything.images) == 1500
+        for wrong in (-1, 1500):
+            with pytest.raises(ValueError, match=f"--held-out must be .*; got {wrong}"):
+                run.split_training(digits, held_out=wrong)
 
     def test_the_embedded_digits_are_those_of_uci(self):
         from make_digits import make_digits
@@ -524,6 +633,10 @@ class TestMnist:
         assert len(data.train_labels) == 60_000
         assert len(data.test_labels) == 10_000
 
+    def test_a_sixth_of_mnist_is_10_000_images(self, mnist_path):
+        split = run.split_training(run.load_data(mnist_path))
+        assert len(split.held_out[1]) == 10_000
+
     def test_a_default_run_on_a_part_of_mnist(self, program, tmp_path, mnist_path):
         flags = ("--limit", "12000", "--epochs", "1")
         done = program("--data", mnist_path, *flags)
@@ -539,3 +652,10 @@ class TestMnist:
         assert done.returncode == 0, done.stderr
         metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
         assert metrics["test_accuracy"] > 0.9
+
+    def test_the_fast_recipe_on_mnist(self, program, tmp_path, mnist_path):
+        done = program("--recipe", "fast", MNIST_PATH=str(mnist_path))
+        assert done.returncode == 0, done.stderr
+        metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
+        assert len(metrics["history"]["loss"]) == 1
+        assert metrics["test_accuracy"] > 0.985
