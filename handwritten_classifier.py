@@ -113,6 +113,9 @@ class HandwrittenNumberClassification:
     label_smoothing : float, default 0.0
         Share of the target, 0 <= s < 1, that is spread evenly over all classes, in the
         loss and its gradient (`compute_loss`).
+    averaging : float, default 0.0
+        Share of the steps of a `fit`, 0 <= a < 1, the last ones, over which the
+        parameters are averaged; that mean is what it leaves.
     schedule : {"constant", "one-cycle"}, default "constant"
         Learning rate over all steps of one `fit`. One-cycle: linearly up to `lr` over
         the first 30 %, then linearly down to zero.
@@ -173,6 +176,7 @@ class HandwrittenNumberClassification:
         seed: int = 0,
         dtype: Any = np.float32,
         label_smoothing: float = 0.0,
+        averaging: float = 0.0,
     ) -> None:
         self.architecture = architecture
         self.input_shape = input_shape
@@ -186,6 +190,7 @@ class HandwrittenNumberClassification:
         self.seed = seed
         self.dtype = dtype
         self.label_smoothing = label_smoothing
+        self.averaging = averaging
         self._check_settings()
         self.layers = self._read_architecture()
         self._steps = self._order_steps()
@@ -195,6 +200,7 @@ class HandwrittenNumberClassification:
         self.binary_max_pool: np.ndarray | None = None
         self._pooled_from: tuple = (None, None)
         self._arrays: list[np.ndarray] | None = None
+        self._mean: dict[str, np.ndarray] = {}
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the settings by name, as in scikit-learn (`deep` changes nothing)."""
@@ -368,14 +374,10 @@ class HandwrittenNumberClassification:
         _check_integer("batch_size", self.batch_size, 1)
         _check_integer("seed", self.seed, 0)
         _check_number("lr", self.lr, "above 0", lambda lr: lr > 0)
-        _check_number("momentum", self.momentum, "in 0 <= m < 1", lambda m: 0 <= m < 1)
+        for name in ("momentum", "label_smoothing", "averaging"):
+            value, required = getattr(self, name), "at least 0 and below 1"
+            _check_number(name, value, required, lambda share: 0 <= share < 1)
         _check_number("weight_decay", self.weight_decay, "at least 0", lambda w: w >= 0)
-        _check_number(
-            "label_smoothing",
-            self.label_smoothing,
-            "in 0 <= s < 1",
-            lambda s: 0 <= s < 1,
-        )
         if self.schedule not in ("constant", "one-cycle"):
             known = "'constant' or 'one-cycle'"
             raise ValueError(f"schedule must be {known}; got {self.schedule!r}")
@@ -1244,11 +1246,14 @@ class HandwrittenNumberClassification:
             validation_data = self._check_validation(validation_data)
         epochs = self.epochs if epochs is None else epochs
         _check_integer("epochs", epochs, 1)
-        rates = self._learning_rates(epochs * math.ceil(len(images) / self.batch_size))
+        steps = self._plan_steps(epochs * math.ceil(len(images) / self.batch_size))
+        self._mean = {}
         with self._progress_bar(epochs * len(images), verbose) as bar:
             for epoch in range(1, epochs + 1):
                 bar.set_description_str(f"epoch {epoch}/{epochs}")
-                results = self._train_epoch(images, labels, rates, bar)
+                results = self._train_epoch(images, labels, steps, bar)
+                if epoch == epochs:
+                    self._take_mean()
                 if validation_data is not None:
                     validation = self.evaluate(*validation_data)
                     results |= dict(
@@ -1277,7 +1282,11 @@ class HandwrittenNumberClassification:
             values.append(results.get(name))
 
     def _train_epoch(
-        self, images: np.ndarray, labels: np.ndarray, rates: Iterator[float], bar: Any
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        steps: Iterator[tuple[float, float]],
+        bar: Any,
     ) -> dict[str, float]:
         """Take one pass over all images; return mean loss, accuracy and seconds."""
         before = {name: array.copy() for name, array in self.parameters.items()}
@@ -1290,9 +1299,11 @@ class HandwrittenNumberClassification:
                 chosen = images[batch]
                 if self.augment:
                     chosen = self.distort(chosen, float(self.augment), self._generator)
+                rate, share = next(steps)
                 batch_loss, batch_hits = self._train_batch(
-                    self._batch(chosen), labels[batch], next(rates)
+                    self._batch(chosen), labels[batch], rate
                 )
+                self._average_parameters(share)
                 seen, hits = seen + len(batch), hits + batch_hits
                 loss += batch_loss * len(batch)
                 if not math.isfinite(loss):
@@ -1331,12 +1342,38 @@ class HandwrittenNumberClassification:
                 step += momentum * velocity
             parameter += step
 
-    def _learning_rates(self, steps: int) -> Iterator[float]:
-        """Yield the rate of each step; the cycle's two zeros lie just outside of it."""
+    def _plan_steps(self, steps: int) -> Iterator[tuple[float, float]]:
+        """Yield each step's learning rate, and its share in the mean up to it.
+
+        The cycle's two zeros lie just outside of it. Of the steps that are averaged,
+        the n-th has the share 1 / n; before them it is 0.
+        """
+        not_averaged = math.floor(steps * (1 - self.averaging))
         for step in range(1, steps + 1):
             done = step / (steps + 1)
             cycle = min(done / 0.3, (1 - done) / 0.7)
-            yield float(self.lr * (cycle if self.schedule == "one-cycle" else 1))
+            rate = float(self.lr * (cycle if self.schedule == "one-cycle" else 1))
+            yield rate, 1 / (step - not_averaged) if step > not_averaged else 0.0
+
+    def _average_parameters(self, share: float) -> None:
+        """Move the mean towards the parameters by `share` of the way.
+
+        The mean of what descent passes through lies nearer to the middle of the valley
+        than any step (Polyak, Juditsky: Acceleration of stochastic approximation by
+        averaging, SIAM J. Control and Optimization 30, 1992).
+        """
+        if share == 1:
+            self._mean = {name: array.copy() for name, array in self.parameters.items()}
+        elif share:
+            for name, array in self.parameters.items():
+                mean = self._mean[name]
+                mean += (array - mean) * share
+
+    def _take_mean(self) -> None:
+        """Put the mean in place of the parameters, where there is one."""
+        for name, mean in self._mean.items():
+            self.parameters[name][...] = mean
+        self._mean = {}
 
     def _check_convergence(self, loss: float, before: dict[str, np.ndarray]) -> None:
         """Take an epoch back that led to a loss or parameters that are not finite."""
@@ -1579,7 +1616,7 @@ class HandwrittenNumberClassification:
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle and copy a model without the mask of its last batch."""
-        return vars(self) | {"binary_max_pool": None}
+        return vars(self) | {"binary_max_pool": None, "_mean": {}}
 
     # ---------------------------------------------------------------- Looking inside
 

@@ -118,6 +118,7 @@ class TestSettings:
             "seed": 0,
             "dtype": np.float32,
             "label_smoothing": 0.0,
+            "averaging": 0.0,
         }
 
     @pytest.mark.parametrize(
@@ -141,6 +142,8 @@ class TestSettings:
             ("label_smoothing", 1, ValueError),
             ("label_smoothing", -0.1, ValueError),
             ("label_smoothing", "some", TypeError),
+            ("averaging", 1, ValueError),
+            ("averaging", float("nan"), ValueError),
             ("schedule", "cosine", ValueError),
             ("augment", -1, ValueError),
             ("augment", float("nan"), ValueError),
@@ -286,7 +289,7 @@ class TestTraining:
     @pytest.mark.parametrize("steps", [1, 2, 10, 100])
     def test_one_cycle_goes_up_for_three_tenths_then_down(self, steps):
         model = small_model(schedule="one-cycle", lr=2.0)
-        rates = np.array(list(model._learning_rates(steps)))
+        rates = np.array([rate for rate, _ in model._plan_steps(steps)])
         assert len(rates) == steps
         assert (rates > 0).all()
         assert (rates <= 2.0).all()
@@ -304,6 +307,41 @@ class TestTraining:
         for name, array in model.parameters.items():
             expected = start[name] - 0.1 * 0.5 / 0.7 * gradients[name]
             np.testing.assert_allclose(array, expected, rtol=1e-9, atol=1e-12)
+
+    def test_averaging_by_hand(self, examples, monkeypatch):
+        passed = []
+        original = HandwrittenNumberClassification._train_batch
+
+        def spy(self, images, labels, rate):
+            result = original(self, images, labels, rate)
+            passed.append(snapshot(self))
+            return result
+
+        monkeypatch.setattr(HandwrittenNumberClassification, "_train_batch", spy)
+        model = small_model(averaging=0.3, batch_size=10, lr=0.1, dtype=np.float64)
+        model.fit(*examples, epochs=2, validation_data=examples, verbose=0)
+        # The last 3 of 10 steps, of which the first two are no mean of anything.
+        assert len(passed) == 10
+        for name, array in model.parameters.items():
+            expected = (passed[7][name] + passed[8][name] + passed[9][name]) / 3
+            assert_allclose(array, expected, rtol=1e-12, atol=1e-15)
+            assert np.abs(array - passed[9][name]).max() > 0
+        # The last validation is of what is left, not of the last step.
+        assert model.history["val_loss"][-1] == model.evaluate(*examples)[0]
+
+    def test_averaging_changes_no_step(self, examples):
+        plain = small_model(lr=0.1).fit(*examples, epochs=3, verbose=0)
+        averaged = small_model(lr=0.1, averaging=0.5).fit(
+            *examples, epochs=3, verbose=0
+        )
+        assert averaged.history["loss"] == plain.history["loss"]
+
+    def test_one_step_is_its_own_mean(self, examples):
+        plain = small_model().partial_fit(*examples)
+        averaged = small_model(averaging=0.01, batch_size=50).partial_fit(*examples)
+        expected = small_model(batch_size=50).partial_fit(*examples)
+        assert_same_parameters(averaged, expected.parameters)
+        assert np.abs(plain.W_dense - averaged.W_dense).max() > 0  # two steps
 
     def test_every_image_counts_once_an_epoch_the_last_short_batch_too(self, examples):
         model = small_model(
