@@ -34,26 +34,27 @@ if TYPE_CHECKING:
 
 # ------------------------------------------------------------------------ Settings
 
+SHARED = {
+    "lr": 0.1,
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "label_smoothing": 0.05,
+    "schedule": "one-cycle",
+}
 RECIPES = {
-    "default": {
+    "default": SHARED
+    | {
         "architecture": "16C5-MP3-64C5-10N",
         "epochs": 3,
         "batch_size": 32,
-        "lr": 0.15,
-        "momentum": 0.9,
         "weight_decay": 1e-4,
-        "label_smoothing": 0.05,
-        "schedule": "one-cycle",
     },
-    "fast": {
+    "fast": SHARED
+    | {
         "architecture": "12C4-MP3-64C4-10N",
         "epochs": 1,
         "batch_size": 32,
         "lr": 0.15,
-        "momentum": 0.9,
-        "weight_decay": 5e-4,
-        "label_smoothing": 0.05,
-        "schedule": "one-cycle",
     },
     "source": {
         "architecture": "8C4-MP4-10N",
@@ -61,6 +62,14 @@ RECIPES = {
         "batch_size": 32,
         "lr": 0.01,
         "momentum": 0.0,
+    },
+    "best": SHARED
+    | {
+        "architecture": "32C5-MP2-64C5-MP2-256N-10N",
+        "epochs": 30,
+        "batch_size": 64,
+        "augment": 1.0,
+        "averaging": 0.4,
     },
 }
 CONFIGURATIONS = (

@@ -829,6 +829,16 @@ class TestFiles:
         with pytest.raises(ValueError, match=message):
             HandwrittenNumberClassification.load(path)
 
+    def test_a_file_from_before_a_setting_was_there_is_read(self, path):
+        with np.load(path) as archive:
+            content = dict(archive)
+        settings = json.loads(str(content["settings"]))
+        del settings["label_smoothing"], settings["averaging"]
+        np.savez(path, **content | {"settings": json.dumps(settings)})
+        model = HandwrittenNumberClassification.load(path)
+        assert (model.label_smoothing, model.averaging) == (0, 0)
+        assert_array_equal(model.W_dense, content["W_dense"])
+
     @pytest.mark.parametrize(
         ("setting", "value"),
         [("architecture", "4C3-MP9-3N"), ("lr", -1), ("unknown", 3), ("dtype", "int8")],

@@ -124,6 +124,15 @@ class TestTrain:
         assert metrics["training_images"] == 100
         assert metrics["validation_images"] == 50
 
+    @pytest.mark.parametrize("recipe", run.RECIPES)
+    def test_every_recipe_trains(self, program, tmp_path, recipe):
+        flags = ("--epochs", "1", "--limit", "100")
+        done = program("--data", DIGITS, "--recipe", recipe, *flags)
+        assert done.returncode == 0, done.stderr
+        metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
+        expected = run.RECIPES[recipe] | {"epochs": 1}
+        assert expected.items() <= metrics["settings"].items()
+
     def test_same_seed_same_numbers(self, program, tmp_path):
         found = []
         for folder in ("one", "two"):
@@ -226,7 +235,7 @@ class TestTrain:
         for text in (
             "default is 10 times as many (default: 3, fast: 1,",
             "images in one step (default: 32, fast: 32,",
-            "(default: 0.15, fast: 0.15,",
+            "(default: 0.1, fast: 0.15,",
             "number of training images (default: all",
             "(default: a sixth, which is 10,000 of MNIST)",
             "folder for the results (default: results)",
