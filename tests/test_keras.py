@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from handwritten_classifier import HandwrittenNumberClassification
 
@@ -94,3 +94,118 @@ def test_to_keras_takes_a_copy():
     before = twin(images).numpy()
     model.fit(images, np.arange(5), verbose=0)
     assert_allclose(twin(images).numpy(), before, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        "10N",
+        "8C4-MP4-10N",
+        "4C3s2p1-MP3s2-6C2-MP2s3-16N-12N-10N",
+        "MP2-3C5p3-3C3-MP2s1-10N",
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_from_keras_brings_it_back(rng, architecture, dtype):
+    shape = (21, 19, 2)
+    model = HandwrittenNumberClassification(
+        architecture, input_shape=shape, dtype=dtype
+    )
+    for bias in (*model.biases, model.B_dense):
+        bias[...] = rng.normal(size=bias.shape)
+    back = HandwrittenNumberClassification.from_keras(model.to_keras(), lr=0.5, seed=3)
+    for name, array in model.parameters.items():
+        assert_array_equal(back.parameters[name], array, err_msg=name)
+        assert back.parameters[name].dtype == dtype
+    assert (back.input_shape, back.lr, back.seed) == (shape, 0.5, 3)
+    images = rng.random((5, *shape))
+    assert_array_equal(back.predict_proba(images), model.predict_proba(images))
+
+
+def test_it_trains_on_in_keras_and_comes_back(digits):
+    model = HandwrittenNumberClassification("4C5-MP3-10N")
+    twin = model.to_keras()
+    twin.compile("sgd", "sparse_categorical_crossentropy")
+    images = digits.train_images[:200, ..., np.newaxis] / np.float32(255)
+    twin.fit(images, digits.train_labels[:200], verbose=0)
+    back = HandwrittenNumberClassification.from_keras(twin)
+    expected = twin.predict(images, verbose=0)
+    assert_allclose(back.predict_proba(images), expected, rtol=1e-4, atol=1e-6)
+    assert np.abs(back.W_dense - model.W_dense).max() > 0
+    back.fit(images, digits.train_labels[:200], verbose=0)
+
+
+def keras_models():
+    """Return models as others build them, which this class can take."""
+    layers, first = keras.layers, keras.Input((28, 28, 1))
+    flow = layers.Conv2D(3, 5, padding="same", use_bias=False)(first)
+    flow = layers.ReLU()(layers.MaxPooling2D()(flow))
+    flow = layers.Dropout(0.5)(flow)
+    flow = layers.ZeroPadding2D(1)(flow)
+    flow = layers.Conv2D(4, 3, strides=2, activation="relu")(flow)
+    flow = layers.Dense(6)(layers.Flatten()(flow))
+    flow = layers.Dense(7, activation="relu")(layers.Activation("relu")(flow))
+    functional = keras.Model(first, layers.Softmax()(layers.Dense(10)(flow)))
+    sequential = keras.Sequential(
+        [
+            keras.Input((9, 7, 2)),
+            layers.Conv2D(5, (9, 7), activation="relu"),
+            layers.Flatten(),
+            layers.Dense(3, "softmax"),
+        ]
+    )
+    return functional, sequential
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_from_keras_takes_what_others_build(rng, number):
+    twin = keras_models()[number]
+    twin.set_weights([rng.normal(size=w.shape) / 3 for w in twin.get_weights()])
+    images = rng.random((6, *twin.inputs[0].shape[1:]), dtype=np.float32)
+    model = HandwrittenNumberClassification.from_keras(twin)
+    expected = twin.predict(images, verbose=0)
+    assert_allclose(model.predict_proba(images), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda la: [la.BatchNormalization(name="b")], r"'b' \(Batch.*no such layer"),
+        (lambda la: [la.Conv2D(2, (3, 2), name="c")], "'c'.*window must be square"),
+        (lambda la: [la.Conv2D(2, 3, strides=(1, 2))], "strides must be equal"),
+        (lambda la: [la.Conv2D(2, 2, padding="same")], "padding must be the same"),
+        (lambda la: [la.Conv2D(2, 3, dilation_rate=2)], "dilation must be 1"),
+        (lambda la: [la.Conv2D(2, 3, activation="tanh")], "ReLU must come before"),
+        (lambda la: [la.Conv2D(2, 3)], "ReLU must come before"),
+        (lambda la: [la.ReLU(max_value=6)], "must be plain ReLU"),
+        (lambda la: [la.MaxPooling2D(2, padding="same")], "padding must be 'valid'"),
+        (lambda la: [la.MaxPooling2D((2, 3))], "strides must be equal"),
+        (lambda la: [la.MaxPooling2D((2, 3), 2)], "window must be square"),
+        (lambda la: [la.ZeroPadding2D((1, 2))], "padding must be the same on all"),
+        (lambda la: [la.AveragePooling2D(2)], "no such layer"),
+        (lambda la: [la.Dense(3, "relu")], "input must be flattened"),
+    ],
+)
+def test_a_layer_that_cannot_be_taken_is_named(build, message):
+    layers = keras.layers
+    chain = [*build(layers), layers.Flatten(), layers.Dense(10, "softmax")]
+    model = keras.Sequential([keras.Input((28, 28, 1)), *chain])
+    with pytest.raises(ValueError, match=f"model must be a chain of .*{message}"):
+        HandwrittenNumberClassification.from_keras(model)
+
+
+def test_a_model_that_is_no_chain_or_no_classifier_is_refused():
+    layers, first = keras.layers, keras.Input((8, 8, 1))
+    flow = layers.Flatten()(first)
+    flow = layers.Dense(5, "relu")(flow)
+    other = layers.Add()([flow, layers.Dense(5, "relu")(flow)])
+    for output, message in (
+        (layers.Dense(3, "softmax")(other), "no such layer|must follow the one"),
+        (layers.Dense(3)(flow), "softmax must come last"),
+        (layers.Softmax()(flow), "one activation must be enough"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            HandwrittenNumberClassification.from_keras(keras.Model(first, output))
+    model = keras.Sequential([layers.Conv2D(2, 3)])
+    with pytest.raises(ValueError, match="model must take images"):
+        HandwrittenNumberClassification.from_keras(model)
