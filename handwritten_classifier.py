@@ -69,7 +69,7 @@ import sys
 import time
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -81,6 +81,7 @@ from numpy.lib.stride_tricks import as_strided
 
 if TYPE_CHECKING:
     import keras
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["HandwrittenNumberClassification"]
@@ -1034,9 +1035,15 @@ class HandwrittenNumberClassification:
         return self.compute_loss(probabilities, labels), gradients
 
     def _forward(
-        self, images: np.ndarray, with_mask: bool = True
+        self,
+        images: np.ndarray,
+        with_mask: bool = True,
+        watch: Callable[..., None] | None = None,
     ) -> tuple[np.ndarray, list[tuple]]:
-        """Return the probabilities and, of each step, what its reverse needs."""
+        """Return the probabilities and, of each step, what its reverse needs.
+
+        `watch`, where given, is shown (kind, layer, array) after every step.
+        """
         x, trace = images, []
         for kind, layer, index in self._steps:
             if kind == "convolution":
@@ -1061,14 +1068,24 @@ class HandwrittenNumberClassification:
                 x += self.biases[index]
                 x = self.relu(x, out=x)
                 trace.append((x,))
+            if watch:
+                watch(kind, layer, x)
         flattened = self.generate_flattened_array(x)
         trace.append((x.shape, flattened))
+        if watch:
+            watch("flatten", self.layers[-1], flattened)
         return self.softmax(flattened @ self.W_dense + self.B_dense), trace
 
     def _backward(
-        self, images: np.ndarray, labels: np.ndarray
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        watch: Callable[..., None] | None = None,
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Go forward, then the same way back; return probabilities and gradients."""
+        """Go forward, then the same way back; return probabilities and gradients.
+
+        `watch`, where given, is shown (kind, layer, gradient) after every step back.
+        """
         probabilities, trace = self._forward(images)
         shape, flattened = trace.pop()
         gradients = dict.fromkeys(self.parameters)
@@ -1077,6 +1094,8 @@ class HandwrittenNumberClassification:
         )
         d = self._tensor(shape, d_flattened.dtype)
         np.copyto(d, d_flattened.reshape(shape))
+        if watch:
+            watch("flatten", self.layers[-1], d_flattened)
         for (kind, layer, index), kept in zip(
             self._steps[::-1], trace[::-1], strict=True
         ):
@@ -1091,11 +1110,15 @@ class HandwrittenNumberClassification:
                 gradients[f"kernels.{index}"] = self.generate_kernal_loss(
                     x, d, layer.window, layer.stride, layer.padding, patches=patches
                 )
+                if watch:
+                    watch("kernel", layer, gradients[f"kernels.{index}"])
                 if index == 0:  # Nothing below the first convolution is learned.
                     break
                 d = self.generate_input_loss(
                     d, self.kernels[index], x.shape[1:3], layer.stride, layer.padding
                 )
+            if watch:
+                watch(kind, layer, d)
         return probabilities, gradients
 
     # ---------------------------------------------------------------- Distortions
@@ -1766,6 +1789,74 @@ class HandwrittenNumberClassification:
                 panel.set_axis_off()
         return figure
 
+    def plot_steps(
+        self, image: np.ndarray, label: int | None = None, figure: Figure | None = None
+    ) -> Figure:
+        """Draw one image on its way through the network, and its gradients' way back.
+
+        Parameters
+        ----------
+        image : array of shape (H, W), (H, W, C), (1, H, W) or (1, H, W, C)
+        label : int, optional
+            What the image shows; without it, there is no way back.
+        figure : Figure, optional
+        """
+        image, shape = np.asarray(image), tuple(self.input_shape)
+        if image.shape in (shape, shape[:2]):
+            image = image[np.newaxis]
+        image = self._check_images(image, "image")
+        if len(image) != 1:
+            raise ValueError(f"image must be a single one; got {len(image)}")
+        forward, back = [("image", image[0], None)], []
+
+        def watch_forward(kind: str, layer: SimpleNamespace, x: np.ndarray) -> None:
+            winners = None
+            if kind == "pooling":  # They are marked where they stood.
+                winners = self.unpool(np.ones_like(x))[0] > 0
+                forward[-1] = (*forward[-1][:2], winners)
+            titles = {
+                "convolution": f"{layer.token}: {layer.name}",
+                "pooling": f"{layer.token}: max pooling",
+                "flatten": "flattened",
+            }
+            forward.append((titles.get(kind, "bias, ReLU"), x[0].copy(), None))
+
+        def watch_back(kind: str, layer: SimpleNamespace, d: np.ndarray) -> None:
+            titles = {
+                "convolution": f"by the input of {layer.token}",
+                "kernel": f"by the kernels of {layer.token}",
+                "pooling": f"by the input of {layer.token}, unpooled",
+                "flatten": "by the flattened",
+            }
+            title = titles.get(kind, "by the input of ReLU")
+            back.append((title, d.copy() if kind == "kernel" else d[0].copy(), None))
+
+        batch = self._batch(image)
+        probabilities = self._forward(batch, watch=watch_forward)[0]
+        forward.append(("probabilities", probabilities[0], label))
+        if label is not None:
+            labels = self._check_labels(
+                np.array([label]), 1, len(self.B_dense), "label"
+            )
+            self._backward(batch, labels, watch_back)
+        rows = [math.ceil(len(steps) / 5) for steps in (forward, back) if steps]
+        figure = _new_figure(13, 2.9 * sum(rows)) if figure is None else figure
+        parts = figure.subfigures(len(rows), 1, height_ratios=rows, squeeze=False)
+        seen = f"seen as {probabilities.argmax()} ({probabilities.max():.1%})"
+        scale = "each panel has its own scale, from blue below 0 to red above"
+        titles = [f"The way of an image, {seen}; {scale}"]
+        titles.append(f"The way back: derivatives of the loss, the label being {label}")
+        for part, steps, count, title in zip(
+            parts.ravel(), (forward, back), rows, titles, strict=False
+        ):
+            part.suptitle(title)
+            panels = part.subplots(count, 5, squeeze=False).ravel()
+            for panel in panels[len(steps) :]:
+                panel.set_axis_off()
+            for number, (panel, step) in enumerate(zip(panels, steps, strict=False)):
+                _draw_step(panel, number, *step)
+        return figure
+
     def plot_kernels(self, layer: int = 0, figure: Figure | None = None) -> Figure:
         """Draw the kernels of convolution `layer`, counted from 0, one tile each.
 
@@ -1785,7 +1876,7 @@ class HandwrittenNumberClassification:
             high = 6.4 * mosaic.shape[0] / mosaic.shape[1] * 0.8 + 0.6
             figure = _new_figure(6.4, min(max(high, 2), 9))
         panel = figure.subplots()
-        shown = panel.imshow(mosaic, cmap="RdBu", vmin=-largest, vmax=largest)
+        shown = panel.imshow(mosaic, cmap="coolwarm", vmin=-largest, vmax=largest)
         panel.set(xticks=[], yticks=[], facecolor="0.8")
         panel.set_title(f"{name}: {filters} of {_times((height, width, channels))}")
         figure.colorbar(shown, ax=panel, label="weight")
@@ -2156,14 +2247,15 @@ def _fit_into_box(ink: np.ndarray) -> np.ndarray:
     return digit / digit.max()
 
 
-def _lay_out_tiles(kernels: np.ndarray) -> np.ndarray:
+def _lay_out_tiles(kernels: np.ndarray, aspect: float = 1.6) -> np.ndarray:
     """Return kernels (F, C, K_h, K_w) as one picture, with nan around each tile.
 
-    Those of one channel fill rows of about square shape; else each filter is a column.
+    Those of one channel fill rows, `aspect` times as many beside as below each other;
+    else each filter is a column.
     """
     filters, channels, height, width = kernels.shape
     columns = (
-        filters if channels > 1 else min(filters, math.ceil((1.6 * filters) ** 0.5))
+        filters if channels > 1 else min(filters, math.ceil((aspect * filters) ** 0.5))
     )
     rows = math.ceil(filters * channels / columns)
     tiles = np.full((rows * columns, height + 1, width + 1), np.nan)
@@ -2172,6 +2264,57 @@ def _lay_out_tiles(kernels: np.ndarray) -> np.ndarray:
     mosaic = tiles.reshape(rows, columns, height + 1, width + 1).swapaxes(1, 2)
     mosaic = mosaic.reshape(rows * (height + 1), columns * (width + 1))
     return np.pad(mosaic, ((0, 1), (0, 1)), constant_values=np.nan)
+
+
+def _draw_step(
+    panel: Axes, number: int, title: str, array: np.ndarray, mark: Any
+) -> None:
+    """Draw what one step has made: maps or kernels as tiles, probabilities as bars.
+
+    `mark` is the label beside probabilities; else where the winners of pooling stand.
+    """
+    panel.set_title(f"{number}. {title}", size=9)
+    if title == "probabilities":
+        classes = np.arange(len(array))
+        colours = ["tab:orange" if mark == n else "tab:blue" for n in classes]
+        panel.barh(classes, array, color=colours)
+        panel.set(yticks=classes, xlim=(0, 1), ylim=(len(array) - 0.5, -0.5))
+        panel.set_xlabel("the label in orange" if mark is not None else "")
+        return
+    size = _times(array.shape)
+    if array.ndim == 1:  # In rows, as a text is.
+        width = math.ceil(len(array) ** 0.5)
+        mosaic = np.full((math.ceil(len(array) / width), width), np.nan)
+        mosaic.ravel()[: len(array)] = array
+        size = f"{len(array):,} numbers"
+    elif array.ndim == 4:
+        filters, channels, *window = array.shape
+        size = f"{filters} of {_times((*window, channels))}"
+        shown = array[:8, :8] if channels > 1 else array[:64]
+        mosaic = _lay_out_tiles(shown, 1)
+        if shown.size < array.size:
+            size += f", the first {_times(shown.shape[:2])}"
+    else:
+        mosaic = _lay_out_maps(array)
+        if array.shape[2] > 64:
+            size += ", the first 64"
+    largest = np.nanmax(np.abs(mosaic)) or 1
+    signed = np.nanmin(mosaic) < 0
+    style = {"cmap": "coolwarm", "vmin": -largest} if signed else {"cmap": "gray"}
+    panel.imshow(mosaic, vmax=largest, interpolation="nearest", **style)
+    if mark is not None:
+        down, across = np.nonzero(_lay_out_maps(mark.astype(float)) == 1)
+        side = 140 / max(mosaic.shape)  # of a pixel, in points
+        panel.scatter(across, down, s=(side / 3) ** 2, color="black", linewidths=0)
+        size += ", winners dotted"
+    panel.set(xticks=[], yticks=[], facecolor="white")
+    panel.set_xlabel(size, size=8)
+
+
+def _lay_out_maps(maps: np.ndarray) -> np.ndarray:
+    """Return up to 64 maps of one image, (H, W, C), as one picture."""
+    tiles = maps.transpose(2, 0, 1)[:64, np.newaxis]
+    return _lay_out_tiles(tiles, 1) if len(tiles) > 1 else tiles[0, 0]
 
 
 def _new_figure(width: float, height: float) -> Figure:

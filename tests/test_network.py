@@ -923,6 +923,8 @@ class TestLookingInside:
                 model.plot_kernels,
                 lambda **f: model.plot_confusion(*examples, **f),
                 lambda **f: model.plot_mistakes(*examples, **f),
+                lambda **f: model.plot_steps(examples[0][0], **f),
+                lambda **f: model.plot_steps(examples[0][0], label=2, **f),
             )
         ):
             figure = Figure()
@@ -943,6 +945,59 @@ class TestLookingInside:
         figure = model.plot_mistakes(images, labels, probabilities)
         titles = [panel.get_title() for panel in figure.axes if panel.get_title()]
         assert titles == ["seen 0 (90.0%)\ntrue 1", "seen 1 (60.0%)\ntrue 0"]
+
+    def test_the_steps_are_those_of_the_network(self, examples):
+        model = HandwrittenNumberClassification("3C3-2C2-MP2-4N-3N", **SMALL)
+        before, image = snapshot(model), examples[0][:1]
+        with_label = model.plot_steps(image, label=2)
+        assert_same_parameters(model, before)
+        titles = [panel.get_title() for panel in with_label.axes if panel.get_title()]
+        assert [title.partition(". ")[2] for title in titles] == [
+            "image",
+            "3C3: convolution",
+            "bias, ReLU",
+            "2C2: convolution",
+            "MP2: max pooling",
+            "bias, ReLU",
+            "4N: dense, as convolution",
+            "bias, ReLU",
+            "flattened",
+            "probabilities",
+            "by the flattened",
+            "by the input of ReLU",
+            "by the kernels of 4N",
+            "by the input of 4N",
+            "by the input of ReLU",
+            "by the input of MP2, unpooled",
+            "by the kernels of 2C2",
+            "by the input of 2C2",
+            "by the input of ReLU",
+            "by the kernels of 3C3",
+        ]
+        bars = [bar.get_width() for bar in with_label.axes[9].patches]
+        assert_allclose(bars, model.forward(image)[0])
+        kernel = model.compute_gradients(image, [2])[1]["kernels.0"]
+        drawn = with_label.subfigs[1].axes[9].images[0].get_array()
+        assert_array_equal(drawn[1:4, 1:4], kernel[0, 0])
+        alone = model.plot_steps(image[0])
+        assert len([p for p in alone.axes if p.get_title()]) == 10
+
+    def test_the_winners_are_marked_where_they_stood(self):
+        model = HandwrittenNumberClassification("MP2-3N", input_shape=(4, 4, 1))
+        image = np.array([[1, 3, 2, 2], [0, 1, 2, 1], [5, 0, 0, 0], [2, 5, 0, 4.0]])
+        panel = model.plot_steps(image).axes[0]
+        assert "winners dotted" in panel.get_xlabel()
+        marked = {(y, x) for x, y in panel.collections[0].get_offsets().data.tolist()}
+        assert marked == {(0, 1), (0, 2), (2, 0), (3, 3)}
+
+    def test_steps_are_drawn_of_a_single_image_only(self, examples):
+        model = small_model()
+        with pytest.raises(ValueError, match="image must be a single one; got 50"):
+            model.plot_steps(examples[0])
+        with pytest.raises(ValueError, match=r"label must be in 0\.\.2; got 3"):
+            model.plot_steps(examples[0][0], label=3)
+        with pytest.raises(ValueError, match=r"image must have shape \(B, 8, 8, 1\)"):
+            model.plot_steps(np.zeros((7, 8)))
 
     def test_an_untrained_model_has_an_empty_history_to_draw(self):
         for panel in small_model().plot_history().axes:
