@@ -1789,17 +1789,24 @@ class HandwrittenNumberClassification:
                 panel.set_axis_off()
         return figure
 
-    def plot_steps(
-        self, image: np.ndarray, label: int | None = None, figure: Figure | None = None
-    ) -> Figure:
-        """Draw one image on its way through the network, and its gradients' way back.
+    def trace_steps(
+        self, image: np.ndarray, label: int | None = None
+    ) -> tuple[list[tuple], list[tuple]]:
+        """Return what each step makes of one image and, with its label, the way back.
 
         Parameters
         ----------
         image : array of shape (H, W), (H, W, C), (1, H, W) or (1, H, W, C)
         label : int, optional
             What the image shows; without it, there is no way back.
-        figure : Figure, optional
+
+        Returns
+        -------
+        forward, back : lists of (title, array, mark)
+            In the order of the steps. Maps are of shape (H, W, C), gradients of kernels
+            (F, C, K_h, K_w), the flattened (D,), the probabilities (N,). `mark` is None
+            but for maps that are pooled next, where it shows the winners, bool of shape
+            (H, W, C), and for the probabilities, where it is the label.
         """
         image, shape = np.asarray(image), tuple(self.input_shape)
         if image.shape in (shape, shape[:2]):
@@ -1810,8 +1817,7 @@ class HandwrittenNumberClassification:
         forward, back = [("image", image[0], None)], []
 
         def watch_forward(kind: str, layer: SimpleNamespace, x: np.ndarray) -> None:
-            winners = None
-            if kind == "pooling":  # They are marked where they stood.
+            if kind == "pooling":
                 winners = self.unpool(np.ones_like(x))[0] > 0
                 forward[-1] = (*forward[-1][:2], winners)
             titles = {
@@ -1839,6 +1845,21 @@ class HandwrittenNumberClassification:
                 np.array([label]), 1, len(self.B_dense), "label"
             )
             self._backward(batch, labels, watch_back)
+        return forward, back
+
+    def plot_steps(
+        self, image: np.ndarray, label: int | None = None, figure: Figure | None = None
+    ) -> Figure:
+        """Draw one image on its way through the network, and its gradients' way back.
+
+        Parameters
+        ----------
+        image, label
+            As in `trace_steps`, which returns what is drawn here.
+        figure : Figure, optional
+        """
+        forward, back = self.trace_steps(image, label)
+        probabilities = forward[-1][1]
         rows = [math.ceil(len(steps) / 5) for steps in (forward, back) if steps]
         figure = _new_figure(13, 2.9 * sum(rows)) if figure is None else figure
         parts = figure.subfigures(len(rows), 1, height_ratios=rows, squeeze=False)
@@ -1856,6 +1877,15 @@ class HandwrittenNumberClassification:
             for number, (panel, step) in enumerate(zip(panels, steps, strict=False)):
                 _draw_step(panel, number, *step)
         return figure
+
+    @staticmethod
+    def lay_out_maps(maps: np.ndarray) -> np.ndarray:
+        """Return up to 64 maps, (H, W, C), as one picture, with nan between them.
+
+        As `plot_steps` shows them; a single map is its own picture.
+        """
+        tiles = maps.transpose(2, 0, 1)[:64, np.newaxis]
+        return _lay_out_tiles(tiles, 1) if len(tiles) > 1 else tiles[0, 0]
 
     def plot_kernels(self, layer: int = 0, figure: Figure | None = None) -> Figure:
         """Draw the kernels of convolution `layer`, counted from 0, one tile each.
@@ -2295,7 +2325,7 @@ def _draw_step(
         if shown.size < array.size:
             size += f", the first {_times(shown.shape[:2])}"
     else:
-        mosaic = _lay_out_maps(array)
+        mosaic = HandwrittenNumberClassification.lay_out_maps(array)
         if array.shape[2] > 64:
             size += ", the first 64"
     largest = np.nanmax(np.abs(mosaic)) or 1
@@ -2303,18 +2333,14 @@ def _draw_step(
     style = {"cmap": "coolwarm", "vmin": -largest} if signed else {"cmap": "gray"}
     panel.imshow(mosaic, vmax=largest, interpolation="nearest", **style)
     if mark is not None:
-        down, across = np.nonzero(_lay_out_maps(mark.astype(float)) == 1)
+        down, across = np.nonzero(
+            HandwrittenNumberClassification.lay_out_maps(mark.astype(float)) == 1
+        )
         side = 140 / max(mosaic.shape)  # of a pixel, in points
         panel.scatter(across, down, s=(side / 3) ** 2, color="black", linewidths=0)
         size += ", winners dotted"
     panel.set(xticks=[], yticks=[], facecolor="white")
     panel.set_xlabel(size, size=8)
-
-
-def _lay_out_maps(maps: np.ndarray) -> np.ndarray:
-    """Return up to 64 maps of one image, (H, W, C), as one picture."""
-    tiles = maps.transpose(2, 0, 1)[:64, np.newaxis]
-    return _lay_out_tiles(tiles, 1) if len(tiles) > 1 else tiles[0, 0]
 
 
 def _new_figure(width: float, height: float) -> Figure:

@@ -5,24 +5,31 @@ python run.py --recipe source     the same with the source project's settings
 python run.py reproduce RECIPE    train and test a recipe with several seeds
 python run.py compare             train and test several configurations
 python run.py predict FILE ...    read digits from image files
+python run.py draw                draw digits in a browser, and watch the network
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import gzip
+import io
 import json
 import os
+import re
 import signal
 import socket
 import sys
+import threading
 import time
+import webbrowser
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -91,6 +98,8 @@ INTERRUPTED = 130  # exit status after Ctrl-C: 128 + SIGINT
 HELD_OUT = 1 / 6  # of the training images, the last ones: for curves and choices
 EMBEDDED_EPOCHS = 10  # times as many epochs on the embedded digits, 40 x fewer
 DIGITS = Path(__file__).parent / "data" / "digits.npz"
+PAGE = Path(__file__).parent / "data" / "draw.html"
+LARGEST_DRAWING = 1_000_000  # bytes; the page sends about 5,000
 
 
 # ------------------------------------------------------------------------ Data
@@ -395,6 +404,12 @@ def print_report(metrics: dict[str, Any], output: Path) -> None:
     )
     print()
     print_table(rows)
+    smoothing = metrics["settings"]["label_smoothing"]
+    if smoothing:
+        print(
+            f"\nA share of {smoothing:g} of each label is smoothed in the loss, so that"
+        )
+        print("a perfect network's would not be 0.")
     print(
         f"\n{metrics['seconds']:.1f} s of training; all results are in {output}{os.sep}"
     )
@@ -551,11 +566,14 @@ def measure(
     model: HandwrittenNumberClassification, data: Data, split: Split
 ) -> dict[str, Any]:
     """Return one configuration's row: its size, and what it reached when trained."""
+    description = describe(model, data, split)
+    # Smoothed losses are never small, and hide how good networks differ.
+    model.set_params(label_smoothing=0.0)
     train_loss, train_accuracy = model.evaluate(split.images, split.labels)
     test_loss, test_accuracy = model.evaluate(data.test_images, data.test_labels)
     return {
         "architecture": model.architecture,
-        **describe(model, data, split),
+        **description,
         "seconds_per_epoch": float(np.mean(model.history["seconds"])),
         "train_loss": train_loss,
         "train_accuracy": train_accuracy,
@@ -656,15 +674,7 @@ def log_places(values: np.ndarray, quantity: str) -> np.ndarray:
 
 def predict(args: argparse.Namespace) -> int:
     """Read the digit in each image file with a saved model."""
-    try:
-        model = HandwrittenNumberClassification.load(args.model)
-    except FileNotFoundError:
-        raise ValueError(
-            f"--model must be a trained model; got {args.model}, where there is none. "
-            "Train one first: python run.py"
-        ) from None
-    if tuple(model.input_shape) != (28, 28, 1):
-        raise ValueError(f"--model must read 28x28x1 images; got {model.input_shape}")
+    model = load_model(args.model)
     rows, failed = [], False
     for file in args.files:
         try:
@@ -684,7 +694,21 @@ def predict(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def read_image(path: str) -> np.ndarray:
+def load_model(path: str) -> HandwrittenNumberClassification:
+    """Return a saved model that reads MNIST's kind of images."""
+    try:
+        model = HandwrittenNumberClassification.load(path)
+    except FileNotFoundError:
+        raise ValueError(
+            f"--model must be a trained model; got {path}, where there is none. "
+            "Train one first: python run.py"
+        ) from None
+    if tuple(model.input_shape) != (28, 28, 1):
+        raise ValueError(f"--model must read 28x28x1 images; got {model.input_shape}")
+    return model
+
+
+def read_image(path: str | IO[bytes]) -> np.ndarray:
     """Return a picture as uint8, upright: (H, W), (H, W, 3) or (H, W, 4).
 
     Raises
@@ -703,6 +727,171 @@ def read_image(path: str) -> np.ndarray:
         return (np.asarray(image) // 257).astype(np.uint8)
     transparent = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
     return np.asarray(image.convert("RGBA" if transparent else "RGB"))
+
+
+# ------------------------------------------------------------------------ Draw
+
+
+def draw(args: argparse.Namespace) -> int:
+    """Serve a page to draw digits on, to this machine alone, until Ctrl-C."""
+    model = load_model(args.model)
+    examples = load_data(args.data).test_images
+    try:
+        server = DrawingServer(args.port, model, examples)
+    except OverflowError:
+        raise ValueError(f"--port must be in 0..65535; got {args.port}") from None
+    with server:
+        address = f"http://127.0.0.1:{server.server_port}/"
+        print(f"Draw a digit at {address}; Ctrl-C ends this.", flush=True)
+        if not args.no_browser:
+            webbrowser.open(address)
+        server.serve_forever()
+    return 0
+
+
+class DrawingServer(ThreadingHTTPServer):
+    """Reads drawings with one model, for pages of its own on the loopback address."""
+
+    daemon_threads = True  # A browser's open connection must not keep us from ending.
+
+    def __init__(
+        self, port: int, model: HandwrittenNumberClassification, examples: np.ndarray
+    ) -> None:
+        super().__init__(("127.0.0.1", port), DrawingHandler)
+        self.model, self.examples = model, examples
+        self.one_at_a_time = threading.Lock()  # The model remembers its last pooling.
+        self.page = PAGE.read_bytes()
+        self.read_drawing(as_png(examples[0]))  # Imports all that the first one needs.
+        self.hosts = {
+            f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost")
+        }
+
+    def read_drawing(self, picture: bytes) -> dict[str, Any]:
+        """Return what the network makes of a picture, as the page shows it.
+
+        Raises
+        ------
+        OSError, ValueError, SyntaxError
+            If it is no picture.
+        """
+        image = read_image(io.BytesIO(picture))
+        try:
+            prepared = self.model.prepare_image(image)
+        except ValueError:  # There is no ink.
+            return {"message": "draw a digit"}
+        with self.one_at_a_time:
+            steps, _ = self.model.trace_steps(prepared)
+        *steps, (_, probabilities, _) = steps
+        return {
+            "message": f"{probabilities.argmax()} ({probabilities.max():.1%})",
+            "probabilities": [float(p) for p in probabilities],
+            "steps": [
+                {
+                    "title": title,
+                    "size": "x".join(map(str, maps.shape)),
+                    "picture": as_data_url(self.model.lay_out_maps(maps)),
+                }
+                for title, maps, _ in steps
+                if maps.ndim == 3  # Flattened, they are the same numbers in a row.
+            ],
+        }
+
+
+class DrawingHandler(BaseHTTPRequestHandler):
+    """Answers the page's requests, and refuses all others in words."""
+
+    server: DrawingServer
+    timeout = 10  # seconds that a slow sender is waited for
+
+    def do_GET(self) -> None:
+        """Send the page, or one of the test images."""
+        if self.is_foreign():
+            return
+        path = self.path.partition("?")[0]
+        if path == "/":
+            self.reply(200, "text/html; charset=utf-8", self.server.page)
+        elif path == "/example":
+            chosen = np.random.default_rng().integers(len(self.server.examples))
+            # On white paper, as what is drawn; large enough to be drawn on.
+            image = 255 - self.server.examples[chosen].repeat(10, 0).repeat(10, 1)
+            self.reply(200, "image/png", as_png(image))
+        else:
+            self.refuse(404, "there is nothing here")
+
+    def do_POST(self) -> None:
+        """Read the picture in the request."""
+        if self.is_foreign():
+            return
+        length = self.headers.get("Content-Length", "")
+        if self.path != "/read":
+            self.refuse(404, "there is nothing here")
+        elif not re.fullmatch("[0-9]{1,12}", length):
+            self.refuse(411, "Content-Length must say how long the picture is")
+        elif int(length) > LARGEST_DRAWING:
+            self.refuse(413, f"a picture must have at most {LARGEST_DRAWING:,} bytes")
+        else:
+            try:
+                result = self.server.read_drawing(self.rfile.read(int(length)))
+            except (OSError, ValueError, SyntaxError):
+                self.refuse(400, "this is no picture that can be read")
+            else:
+                self.reply(200, "application/json", json.dumps(result).encode())
+
+    def is_foreign(self) -> bool:
+        """Refuse, and return True, where another site's page may have sent this."""
+        hosts, origin = self.server.hosts, self.headers.get("Origin")
+        foreign = self.headers.get("Host") not in hosts or (
+            origin is not None and origin not in {f"http://{host}" for host in hosts}
+        )
+        if foreign:
+            self.refuse(403, "only pages of this server are answered")
+        return foreign
+
+    def refuse(self, status: int, reason: str) -> None:
+        """Send an error in words, and hear no more on this connection."""
+        content = json.dumps({"message": reason}).encode()
+        self.close_connection = True
+        self.reply(status, "application/json", content)
+
+    def reply(self, status: int, kind: str, content: bytes) -> None:
+        """Send an answer that nothing else may be loaded with, and nobody keeps."""
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        sources = "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'"
+        inline = "script-src 'unsafe-inline'; style-src 'unsafe-inline'"
+        policy = f"default-src 'none'; {inline}; {sources}"
+        self.send_header("Content-Security-Policy", policy)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing: the terminal is for the user."""
+
+
+def as_png(image: np.ndarray) -> bytes:
+    """Return uint8 pixels as a PNG file's bytes."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
+
+
+def as_data_url(picture: np.ndarray) -> str:
+    """Return a picture of numbers in the colours of the figures, as an address."""
+    from matplotlib import colormaps
+
+    largest = np.nanmax(np.abs(picture)) or 1
+    if np.nanmin(picture) < 0:
+        colours = colormaps["coolwarm"](0.5 + 0.5 * picture / largest, bytes=True)
+    else:
+        colours = colormaps["gray"](picture / largest, bytes=True)
+    png = as_png(colours)
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 # ------------------------------------------------------------------------ Files, tables
@@ -773,7 +962,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_recipe_flags(parser)
     add_training_flags(parser)
-    names = "reproduce, compare, predict"
+    names = "reproduce, compare, predict, draw"
     commands = parser.add_subparsers(title="commands", metavar=names)
 
     # What is left out after the command must not undo what was given before it.
@@ -807,12 +996,22 @@ def build_parser() -> argparse.ArgumentParser:
     predicting = commands.add_parser("predict", help="read digits from image files")
     predicting.set_defaults(command=predict)
     predicting.add_argument("files", nargs="+", metavar="FILE", help="PNG, JPEG, ...")
-    predicting.add_argument(
-        "--model",
-        metavar="FILE",
-        default="results/model.npz",
-        help="a trained model (default: %(default)s)",
+
+    drawing = commands.add_parser(
+        "draw", help="draw digits in a browser", argument_default=argparse.SUPPRESS
     )
+    drawing.set_defaults(command=draw)
+    text = "port of the page on 127.0.0.1 (default: any that is free)"
+    drawing.add_argument("--port", type=int, metavar="N", default=0, help=text)
+    text = "only print the page's address"
+    drawing.add_argument("--no-browser", action="store_true", default=False, help=text)
+    text = "MNIST, for the examples (default: as in training)"
+    drawing.add_argument("--data", metavar="PATH", help=text)
+    for using in (predicting, drawing):
+        text = "a trained model (default: %(default)s)"
+        using.add_argument(
+            "--model", metavar="FILE", default="results/model.npz", help=text
+        )
     return parser
 
 

@@ -546,7 +546,8 @@ def draw_benchmark(results: dict):
         panel.xaxis.set_minor_formatter("")
         panel.tick_params(axis="y", labelsize=8)
         panel.grid(axis="x", which="both", alpha=0.3)
-    panels[0].legend()
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=3)
     figure.suptitle("Median of the rounds, minimum and maximum", size=10)
     return figure
 

@@ -2,6 +2,7 @@
 
 import pytest
 from conftest import ROOT
+from test_readme import blocks, draw_seven
 
 nbclient = pytest.importorskip("nbclient")
 nbformat = pytest.importorskip("nbformat")
@@ -33,3 +34,20 @@ def test_a_notebook_shows_bar_table_and_figure(monkeypatch):
     assert "<table>" in table[0]["data"]["text/html"]
     assert len(figure) == 1
     assert "image/png" in figure[0]["data"]
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_readme_s_walk_through_runs_cell_by_cell(monkeypatch, tmp_path):
+    monkeypatch.setenv("MNIST_PATH", str(ROOT / "data" / "digits.npz"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    draw_seven(tmp_path)
+    notebook = nbformat.v4.new_notebook()
+    sources = [block for block in blocks() if "import dask" not in block]
+    notebook.cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    resources = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, resources=resources, timeout=120).execute()
+    assert len(sources) >= 4
+    shown = [*notebook.cells[0].outputs]  # The first cell ends in the model.
+    assert "<table>" in shown[-1]["data"]["text/html"]
+    for cell in notebook.cells:
+        assert not [o for o in cell.outputs if o.get("name") == "stderr"]

@@ -1,0 +1,233 @@
+"""The page to draw digits on: its server, and the page in a real browser."""
+
+import base64
+import http.client
+import io
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from numpy.testing import assert_allclose
+from PIL import Image
+
+import run
+from handwritten_classifier import HandwrittenNumberClassification
+
+BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+
+@pytest.fixture(scope="module")
+def model_path(digits, tmp_path_factory):
+    """Return the file of a model that reads simple digits."""
+    settings = run.RECIPES["fast"] | {"epochs": 12, "augment": 1.0}
+    model = HandwrittenNumberClassification(**settings)
+    model.fit(digits.train_images, digits.train_labels, verbose=0)
+    path = tmp_path_factory.mktemp("draw") / "model.npz"
+    model.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def address(model_path):
+    """Start the program, and return the host and port that it says."""
+    command = (sys.executable, ROOT / "run.py", "draw", "--no-browser")
+    command += ("--model", model_path, "--data", run.DIGITS)
+    with subprocess.Popen(
+        [str(part) for part in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        line = process.stdout.readline()
+        yield re.search(r"http://(127\.0\.0\.1:\d+)/;", line)[1]
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+        assert errors == "\nInterrupted.\n" or errors == ""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    folder = tmp_path_factory.mktemp("browser")
+    for flag in (
+        "headless=new",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-dev-shm-usage",
+        "disable-background-networking",
+        "no-first-run",
+        "window-size=900,1100",
+        f"user-data-dir={folder}",
+    ):
+        options.add_argument(f"--{flag}")
+    service = webdriver.ChromeService(DRIVER)
+    driver = webdriver.Chrome(options=options, service=service)
+    yield driver
+    driver.quit()
+
+
+def ask(address, method, path, body=None, **headers):
+    """Return status and content of an answer."""
+    connection = http.client.HTTPConnection(address, timeout=20)
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, body, names)
+    answer = connection.getresponse()
+    return answer.status, answer.read()
+
+
+def as_png(pixels):
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+class TestServer:
+    def test_it_reads_as_predict_does(self, address, digits, model_path):
+        picture = 255 - digits.test_images[3].repeat(10, 0).repeat(10, 1)
+        status, content = ask(address, "POST", "/read", as_png(picture))
+        assert status == 200
+        result = json.loads(content)
+        model = HandwrittenNumberClassification.load(model_path)
+        expected = model.predict_proba(model.prepare_image(picture))[0]
+        assert_allclose(result["probabilities"], expected, rtol=1e-5)
+        assert result["message"].startswith(f"{expected.argmax()} (")
+        sizes = [step["size"] for step in result["steps"]]
+        assert sizes[:3] == ["28x28x1", "24x24x12", "8x8x12"]
+        seen = result["steps"][0]["picture"].partition("base64,")[2]
+        with Image.open(io.BytesIO(base64.b64decode(seen))) as image:
+            shown = np.asarray(image.convert("L")) / 255
+        assert_allclose(shown, model.prepare_image(picture)[0, ..., 0], atol=0.01)
+
+    def test_an_empty_paper_is_no_digit(self, address):
+        status, content = ask(
+            address, "POST", "/read", as_png(np.full((280, 280), 255, np.uint8))
+        )
+        assert (status, json.loads(content)) == (200, {"message": "draw a digit"})
+
+    def test_examples_are_pictures_that_it_reads(self, address):
+        status, content = ask(address, "GET", "/example?7")
+        assert status == 200
+        with Image.open(io.BytesIO(content)) as image:
+            assert image.size == (280, 280)
+        assert b"probabilities" in ask(address, "POST", "/read", content)[1]
+
+    @pytest.mark.parametrize(
+        ("method", "path", "body", "headers", "status"),
+        [
+            ("GET", "/", None, {"Host": "digits.example"}, 403),
+            ("GET", "/", None, {"Host": "127.0.0.1"}, 403),
+            ("POST", "/read", b"1", {"Origin": "http://digits.example"}, 403),
+            ("POST", "/read", b"1", {"Origin": "null"}, 403),
+            ("GET", "/../run.py", None, {}, 404),
+            ("GET", "/data/digits.npz", None, {}, 404),
+            ("POST", "/", b"1", {}, 404),
+            ("POST", "/read", b"1", {"Content_Length": "-1"}, 411),
+            ("POST", "/read", b"1", {"Content_Length": "many"}, 411),
+            ("POST", "/read", b"1", {"Content_Length": "1000001"}, 413),
+            ("POST", "/read", b"", {}, 400),
+            ("POST", "/read", b"no picture", {}, 400),
+            ("POST", "/read", as_png(np.zeros((9, 9), np.uint8))[:40], {}, 400),
+        ],
+    )
+    def test_what_it_cannot_answer_is_refused_and_it_goes_on(
+        self, address, method, path, body, headers, status
+    ):
+        found, content = ask(address, method, path, body, **headers)
+        assert found == status
+        assert json.loads(content)["message"]
+        assert ask(address, "GET", "/")[0] == 200
+
+    def test_only_this_machine_is_served_and_nothing_else_is_loaded(self, address):
+        server = run.DrawingServer(
+            0, HandwrittenNumberClassification(), run.read_data(run.DIGITS).test_images
+        )
+        assert server.server_address[0] == "127.0.0.1"
+        server.server_close()
+        page = ask(address, "GET", "/")[1].decode()
+        assert page == run.PAGE.read_text(encoding="utf-8")
+        assert not re.search(r"(https?:)?//[a-z]+\.", page)
+        connection = http.client.HTTPConnection(address)
+        connection.request("GET", "/")
+        policy = connection.getresponse().headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+
+
+def test_without_a_model_it_says_how_to_train_one(tmp_path, capsys):
+    missing = str(tmp_path / "model.npz")
+    assert run.main(["draw", "--model", missing, "--no-browser"]) == 2
+    assert "Train one first: python run.py" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not (BROWSER and DRIVER), reason="there is no Chromium to draw in")
+class TestPage:
+    @pytest.fixture
+    def page(self, browser, address):
+        browser.get(f"http://{address}/")
+        return browser
+
+    def wait_for(self, page, condition):
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        WebDriverWait(page, 20).until(lambda page: condition(self.answer(page)))
+
+    def answer(self, page):
+        return page.find_element("id", "answer").text
+
+    def trace(self, page, places):
+        """Draw a line with the mouse through places, in pixels from the middle."""
+        from selenium.webdriver import ActionChains
+
+        paper = page.find_element("id", "paper")
+        actions = ActionChains(page, duration=20)
+        actions.move_to_element_with_offset(paper, *places[0]).click_and_hold()
+        for place in places[1:]:
+            actions.move_to_element_with_offset(paper, *place)
+        actions.release().perform()
+
+    def test_a_1_and_a_0_are_read(self, page):
+        self.wait_for(page, lambda text: text == "draw a digit")
+        assert page.find_elements("css selector", "#steps img") == []
+        self.trace(page, [(0, -90), (0, -30), (0, 30), (0, 90)])
+        self.wait_for(page, lambda text: text.startswith("1 ("))
+        script = "return [...document.images].map((picture) => picture.naturalWidth)"
+        self.wait_for(
+            page, lambda _: page.execute_script(script) == [28, 101, 37, 37, 49, 49]
+        )
+        page.find_element("id", "clear").click()
+        self.wait_for(page, lambda text: text == "draw a digit")
+        around = np.linspace(0, 2 * np.pi, 25)
+        places = [(int(55 * np.sin(a)), int(-85 * np.cos(a))) for a in around]
+        self.trace(page, places)
+        self.wait_for(page, lambda text: text.startswith("0 ("))
+        bar = page.find_element("css selector", ".fill")
+        assert bar.size["width"] > 0.5 * bar.find_element("xpath", "..").size["width"]
+        page.find_element("id", "undo").click()
+        self.wait_for(page, lambda text: text == "draw a digit")
+
+    def test_the_keyboard_draws_too(self, page):
+        from selenium.webdriver.common.keys import Keys
+
+        paper = page.find_element("id", "paper")
+        paper.send_keys(" " + 16 * Keys.ARROW_DOWN + " ")
+        self.wait_for(page, lambda text: text.startswith("1 ("))
+
+    def test_an_example_is_read(self, page):
+        page.find_element("id", "example").click()
+        self.wait_for(page, lambda text: re.match(r"\d \(", text))
+
+    def test_it_fits_a_phone(self, page):
+        page.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": 360, "height": 700, "deviceScaleFactor": 2, "mobile": True},
+        )
+        wide = page.execute_script("return document.documentElement.scrollWidth")
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        assert wide <= 360
