@@ -2065,6 +2065,7 @@ class _KerasReader:
         self.require(self.activation == "softmax", "softmax must come last")
 
     def require(self, holds: bool, what: str) -> None:
+        """Raise, naming the present layer and why, unless it `holds`."""
         known = "Conv2D, MaxPooling2D, Flatten and Dense layers"
         if not holds:
             raise ValueError(
@@ -2073,21 +2074,25 @@ class _KerasReader:
             )
 
     def refuse(self) -> None:
+        """Refuse a kind of layer that this class has not."""
         self.require(False, "there is no such layer")
 
     def read_Dropout(self) -> None:
-        pass  # It does nothing in prediction.
+        """Leave it out: it does nothing in prediction."""
 
     def read_Flatten(self) -> None:
+        """Go on; Dense knows what was flattened."""
         self.require_channels_last()
 
     def read_ZeroPadding2D(self) -> None:
+        """Keep the padding for the convolution that must follow."""
         self.require_channels_last()
         sides = {side for pair in self.config["padding"] for side in pair}
         self.require(len(sides) == 1, "padding must be the same on all sides")
         self.padding += sides.pop()
 
     def read_Conv2D(self) -> None:
+        """Take a convolution; one that covers the whole map is a hidden dense layer."""
         window, stride = self.read_window("kernel_size")
         self.require(not self.last, "a Dense layer must be the last with weights")
         self.require(self.config["dilation_rate"] == (1, 1), "dilation must be 1")
@@ -2105,6 +2110,7 @@ class _KerasReader:
         self.padding, self.maps = 0, self.layer.output.shape[1:]
 
     def read_MaxPooling2D(self) -> None:
+        """Take a pooling."""
         window, stride = self.read_window("pool_size")
         self.require(window[0] == window[1], "its window must be square")
         self.require(self.config["padding"] == "valid", "padding must be 'valid'")
@@ -2113,6 +2119,7 @@ class _KerasReader:
         self.maps = self.layer.output.shape[1:]
 
     def read_Dense(self) -> None:
+        """Take a dense layer; a hidden one becomes a convolution."""
         self.require(len(self.layer.input.shape) == 2, "its input must be flattened")
         kernel = self.layer.get_weights()[0]
         units = kernel.shape[1]
@@ -2122,29 +2129,35 @@ class _KerasReader:
         self.maps = (1, 1, units)
 
     def read_Activation(self) -> None:
+        """Take the activation of a layer before that has none of its own."""
         self.require(self.activation == "linear", "one activation must be enough")
         self.activation = self.config.get("activation", self.kind.lower())
 
     def read_ReLU(self) -> None:
+        """Take ReLU as a layer."""
         plain = {"max_value": None, "negative_slope": 0, "threshold": 0}
         self.require(plain.items() <= self.config.items(), "it must be plain ReLU")
         self.read_Activation()
 
     def read_Softmax(self) -> None:
+        """Take softmax as a layer."""
         self.require(self.config["axis"] == -1, "axis must be -1")
         self.read_Activation()
 
     def read_window(self, name: str) -> tuple[tuple[int, int], int]:
+        """Return the window and the one stride of the present layer."""
         self.require_channels_last()
         strides = self.config["strides"]
         self.require(strides[0] == strides[1], "its strides must be equal")
         return tuple(self.config[name]), strides[0]
 
     def require_channels_last(self) -> None:
+        """Refuse maps of another order than (B, H, W, C)."""
         order = self.config["data_format"]
         self.require(order == "channels_last", "data_format must be channels_last")
 
     def take(self, token: str, kernel: np.ndarray) -> None:
+        """Take a layer's kernel, in our axes, and its biases, which may be none."""
         self.require(self.activation == "relu", "ReLU must come before it")
         self.tokens.append(token)
         biases = self.layer.get_weights()[1:]

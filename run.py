@@ -438,19 +438,22 @@ def reproduce(args: argparse.Namespace) -> int:
             if model.seed in finished:
                 continue
             print(f"\nSeed {model.seed} of 0 to {len(models) - 1}")
-            row = test_seed(model, data, split)
+            row = try_seed(model, data, split)
             rows = sorted([*rows, row], key=lambda row: row["seed"])
             with undisturbed():
                 write_json(path, report | {"summary": summarise(rows), "seeds": rows})
     except KeyboardInterrupt:
         print("\nInterrupted. The same command goes on with this seed.")
         return INTERRUPTED
+    except FloatingPointError as error:
+        print(f"\n{error}.")
+        return 1
     print_seeds(rows)
     print(f"\nAll of this is in {path}")
     return 0
 
 
-def test_seed(
+def try_seed(
     model: HandwrittenNumberClassification, data: Data, split: Split
 ) -> dict[str, Any]:
     """Train, test once, and return a seed's row."""
@@ -477,6 +480,7 @@ def read_finished_seeds(path: Path, report: dict[str, Any]) -> list[dict[str, An
         earlier = json.loads(path.read_text(encoding="utf-8"))
         earlier = earlier["settings"] | earlier
         summarise(earlier["seeds"])
+        sorted(row["seed"] for row in earlier["seeds"])
     except (ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{required}; got no readable results: {remedy}") from error
     report = json.loads(json.dumps(report))  # As JSON has it, which knows no tuples.

@@ -57,6 +57,19 @@ def program(environment, tmp_path):
     return start
 
 
+def start_program(environment, folder, *arguments):
+    """Start run.py, and return its process, to be interrupted."""
+    command = [sys.executable, "-u", ROOT / "run.py", *arguments]
+    return subprocess.Popen(
+        [str(part) for part in command],
+        env=environment,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def names(folder):
     return {path.name for path in folder.iterdir()}
 
@@ -153,15 +166,8 @@ class TestTrain:
 
     @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
     def test_ctrl_c_keeps_what_was_learned(self, environment, tmp_path):
-        command = [sys.executable, "-u", ROOT / "run.py", "--data", DIGITS]
-        with subprocess.Popen(
-            [str(part) for part in [*command, "--epochs", "5000"]],
-            env=environment,
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
+        flags = ("--data", DIGITS, "--epochs", "5000")
+        with start_program(environment, tmp_path, *flags) as process:
             for line in process.stdout:
                 if line.startswith("epoch    2/"):
                     break
@@ -289,15 +295,8 @@ class TestReproduce:
     @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
     def test_ctrl_c_loses_no_finished_seed(self, environment, tmp_path):
         flags = ("reproduce", "source", "--data", DIGITS, "--limit", "1000")
-        command = [sys.executable, "-u", ROOT / "run.py", *flags, "--epochs", "3"]
-        with subprocess.Popen(
-            [str(part) for part in [*command, "--seeds", "1000"]],
-            env=environment,
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
+        flags += ("--epochs", "3", "--seeds", "1000")
+        with start_program(environment, tmp_path, *flags) as process:
             for line in process.stdout:
                 if line.startswith("Seed 2 of 0 to 999"):
                     break
@@ -330,6 +329,12 @@ class TestReproduce:
         assert done.returncode == 0, done.stderr
         assert "validation" not in done.stdout
         assert self.read(tmp_path)["summary"].keys() == {"test_accuracy", "seconds"}
+
+    def test_a_seed_that_diverges_is_said(self, program, tmp_path):
+        done = program(*self.FLAGS, "--epochs", "1", "--seeds", "2", "--lr", "1e39")
+        assert done.returncode == 1
+        assert "lr must be small enough" in done.stdout
+        assert names(tmp_path / "results") == set()
 
     def test_the_number_of_seeds_is_checked(self, program):
         done = program(*self.FLAGS, "--seeds", "0")
