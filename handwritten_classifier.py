@@ -1764,7 +1764,9 @@ class HandwrittenNumberClassification:
                     panel.legend()
             panel.set_title(quantity.capitalize())
             panel.set_xlabel("epoch")
-            panel.set_ylabel("accuracy (%)" if scale == 100 else "loss (nats)")
+            smoothed = ", labels smoothed" if self.label_smoothing else ""
+            loss = f"loss (nats{smoothed})"
+            panel.set_ylabel("accuracy (%)" if scale == 100 else loss)
             panel.xaxis.get_major_locator().set_params(integer=True)
             panel.grid(alpha=0.3)
             if not self.history["loss"]:
@@ -1907,7 +1909,7 @@ class HandwrittenNumberClassification:
             figure = _new_figure(6.4, min(max(high, 2), 9))
         panel = figure.subplots()
         shown = panel.imshow(mosaic, cmap="coolwarm", vmin=-largest, vmax=largest)
-        panel.set(xticks=[], yticks=[], facecolor="0.8")
+        panel.set(xticks=[], yticks=[], facecolor="white")
         panel.set_title(f"{name}: {filters} of {_times((height, width, channels))}")
         figure.colorbar(shown, ax=panel, label="weight")
         return figure
