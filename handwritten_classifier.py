@@ -1819,6 +1819,7 @@ class HandwrittenNumberClassification:
         forward, back = [("image", image[0], None)], []
 
         def watch_forward(kind: str, layer: SimpleNamespace, x: np.ndarray) -> None:
+            """Note what a step has made, and which maps before it have won."""
             if kind == "pooling":
                 winners = self.unpool(np.ones_like(x))[0] > 0
                 forward[-1] = (*forward[-1][:2], winners)
@@ -1830,6 +1831,7 @@ class HandwrittenNumberClassification:
             forward.append((titles.get(kind, "bias, ReLU"), x[0].copy(), None))
 
         def watch_back(kind: str, layer: SimpleNamespace, d: np.ndarray) -> None:
+            """Note the gradient that a step back has made."""
             titles = {
                 "convolution": f"by the input of {layer.token}",
                 "kernel": f"by the kernels of {layer.token}",
@@ -2085,6 +2087,7 @@ class _KerasReader:
     def read_Flatten(self) -> None:
         """Go on; Dense knows what was flattened."""
         self.require_channels_last()
+        self.require(not self.padding, "padding must be followed by Conv2D")
 
     def read_ZeroPadding2D(self) -> None:
         """Keep the padding for the convolution that must follow."""

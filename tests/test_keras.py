@@ -182,6 +182,7 @@ def test_from_keras_takes_what_others_build(rng, number):
         (lambda la: [la.MaxPooling2D((2, 3))], "strides must be equal"),
         (lambda la: [la.MaxPooling2D((2, 3), 2)], "window must be square"),
         (lambda la: [la.ZeroPadding2D((1, 2))], "padding must be the same on all"),
+        (lambda la: [la.ZeroPadding2D(1)], "padding must be followed by Conv2D"),
         (lambda la: [la.AveragePooling2D(2)], "no such layer"),
         (lambda la: [la.Dense(3, "relu")], "input must be flattened"),
     ],
