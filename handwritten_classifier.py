@@ -1469,13 +1469,15 @@ class HandwrittenNumberClassification:
             batch = self._batch(images[start : start + self._AT_ONCE])
             yield self._forward(batch, with_mask=False)[0]
 
+    # ---------------------------------------------------------------- Own handwriting
+
+    UNSURE = 0.7  # A digit is read with doubt where none has this probability.
+
     @staticmethod
     def prepare_image(image: np.ndarray) -> np.ndarray:
         """Turn a picture of one digit into what MNIST's digits look like.
 
-        MNIST's own procedure (LeCun et al. 1998, section III.A): light strokes on
-        black, cropped to the ink, scaled into 20x20 pixels with its proportions kept,
-        its centre of mass put into the middle of 28x28. The strongest ink becomes 1.
+        All that `find_digits` finds in it, as one digit.
 
         Parameters
         ----------
@@ -1491,15 +1493,66 @@ class HandwrittenNumberClassification:
         ValueError, TypeError
             If `image` is no such array, or shows no ink.
         """
-        image = np.asarray(image)
-        if image.dtype != np.uint8:
-            raise TypeError(f"image must be uint8; got dtype {image.dtype}")
-        if image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,), (4,)):
-            required = "image must have shape (H, W), (H, W, 3) or (H, W, 4)"
-            raise ValueError(f"{required}; got {image.shape}")
-        if image.size == 0:
-            raise ValueError(f"image must hold pixels; got shape {image.shape}")
-        digit = _fit_into_box(_find_ink(_to_grey(image)))
+        ink, pieces, digits, _ = _find_pieces(image)
+        one = np.isin(pieces, [number for numbers in digits for number in numbers])
+        return HandwrittenNumberClassification.imitate_mnist(_even_strokes(ink, one))
+
+    @staticmethod
+    def find_digits(image: np.ndarray) -> SimpleNamespace:
+        """Find the digits in a photograph, a scan or a drawing, in reading order.
+
+        The light on the paper is evened out, what stands out from it is ink, ruled
+        lines are taken out of the ink, its pieces are put together to digits, and each
+        digit's strokes are made as wide as MNIST's; then comes `imitate_mnist`.
+
+        Parameters
+        ----------
+        image : uint8 array of shape (H, W), (H, W, 3) or (H, W, 4)
+            Grey, RGB or RGBA; dark on light or light on dark.
+
+        Returns
+        -------
+        SimpleNamespace
+            images : float32 array of shape (n, 28, 28, 1), in 0..1
+                What the network is to read, at least one.
+            boxes : int array of shape (n, 4)
+                Top, left, bottom and right of each, in pixels of `image`.
+            stages : dict of str to array of shape (H, W), at most 1000 pixels long
+                What the picture was on its way, by name, in order.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If `image` is no such array, or shows no ink.
+        """
+        ink, pieces, digits, stages = _find_pieces(image)
+        masks = [np.isin(pieces, numbers) for numbers in digits]
+        imitate_mnist = HandwrittenNumberClassification.imitate_mnist
+        images = [imitate_mnist(_even_strokes(ink, mask)) for mask in masks]
+        scale = max(np.shape(image)[:2]) / max(ink.shape)
+        boxes = np.rint(scale * np.array([_find_box(mask) for mask in masks]))
+        return SimpleNamespace(
+            images=np.concatenate(images), boxes=boxes.astype(int), stages=stages
+        )
+
+    @staticmethod
+    def imitate_mnist(ink: np.ndarray) -> np.ndarray:
+        """Bring the ink of one digit into the form of MNIST's images.
+
+        MNIST's own procedure (LeCun et al. 1998, section III.A): cropped to the ink,
+        scaled into 20x20 pixels with its proportions kept, its centre of mass put into
+        the middle of 28x28. The strongest ink becomes 1.
+
+        Parameters
+        ----------
+        ink : array of shape (H, W)
+            From 0, which is paper, upward. Below a fifth of the strongest, it is paper.
+
+        Returns
+        -------
+        float32 array of shape (1, 28, 28, 1), in 0..1
+        """
+        digit = _fit_into_box(np.where(ink < 0.2 * ink.max(), 0, ink))
         prepared = np.zeros((1, 28, 28, 1), np.float32)
         places = []
         for axis, side in enumerate(digit.shape):
@@ -1509,6 +1562,8 @@ class HandwrittenNumberClassification:
             places.append(slice(start, start + side))
         prepared[0, places[0], places[1], 0] = digit
         return prepared
+
+    # ---------------------------------------------------------------- Keeping
 
     def save(self, path: str | os.PathLike) -> None:
         """Write settings, parameters and history to one ``.npz`` file, without pickle.
@@ -2264,35 +2319,291 @@ def _to_grey(image: np.ndarray) -> np.ndarray:
     return grey
 
 
-def _find_ink(grey: np.ndarray) -> np.ndarray:
-    """Return how far each pixel stands out from the paper, 0..1, faint noise left out.
+def _find_pieces(
+    image: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, list[list[int]], dict[str, np.ndarray]]:
+    """Find the ink in a picture, and which pieces of it make a digit.
 
-    The paper is what the picture's edge mostly shows; ink is the darker or the lighter
-    side of it, whichever goes further.
+    Returns
+    -------
+    ink : float array of shape (H, W), from 0, paper, to about 1
+    pieces : int array of shape (H, W)
+        The number of the piece that a pixel belongs to.
+    digits : list of list of int
+        The numbers of each digit's pieces, in reading order.
+    stages : dict
+        As `find_digits` returns it.
     """
-    edge = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    ink = grey - np.median(edge)
-    ink = np.maximum(ink if ink.max() > -ink.min() else -ink, 0)
-    # The standard deviation of the paper's noise, if the noise is normal.
-    noise = 1.4826 * np.median(np.abs(edge - np.median(edge)))
-    strongest, least = ink.max(), max(_LEAST_CONTRAST, 5 * noise)
-    if strongest < least:
-        required = f"image must show a digit that stands out by {least:.0f} of 255"
-        raise ValueError(f"{required}; got {strongest:.0f} (no ink)")
-    faint = max(0.2 * strongest, 5 * noise)
-    return np.where(ink < faint, 0, ink / strongest).astype(np.float32)
+    import cv2
+
+    grey = _shrink(_to_grey(_check_picture(image)), 1000)
+    if min(grey.shape) >= 300:
+        grey = cv2.blur(grey, (3, 3))  # Less noise; nothing that 20 pixels would show.
+    paper, ink, least = _find_ink(255 - grey if _is_light_on_dark(grey) else grey)
+    inked = ink > least
+    inked &= ~_find_ruling(inked)
+    # What is faint is ink only where it hangs together with what is not.
+    count, pieces, sizes, _ = cv2.connectedComponentsWithStats(inked.astype(np.uint8))
+    strong = inked & (ink > 0.5 * np.percentile(ink[inked], 95))
+    kept = np.bincount(pieces[strong], minlength=count) > 0
+    digits = _join_pieces(np.flatnonzero(kept), sizes, ink.shape)
+    stages = {"grey": grey, "light on the paper": paper, "ink": ink}
+    return ink, pieces, digits, stages | {"without ruled lines": ink * kept[pieces]}
+
+
+def _check_picture(image: np.ndarray) -> np.ndarray:
+    """Return a picture as an array, once it is one."""
+    image = np.asarray(image)
+    if image.dtype != np.uint8:
+        raise TypeError(f"image must be uint8; got dtype {image.dtype}")
+    if image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,), (4,)):
+        required = "image must have shape (H, W), (H, W, 3) or (H, W, 4)"
+        raise ValueError(f"{required}; got {image.shape}")
+    if image.size == 0:
+        raise ValueError(f"image must hold pixels; got shape {image.shape}")
+    return image
+
+
+def _shrink(picture: np.ndarray, longest: int) -> np.ndarray:
+    """Scale a picture down to at most `longest` pixels on its longer side."""
+    import cv2
+
+    share = longest / max(picture.shape)
+    if share >= 1:
+        return picture
+    height, width = (max(1, round(share * side)) for side in picture.shape)
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _is_light_on_dark(grey: np.ndarray) -> bool:
+    """Return whether strokes are lighter than their paper.
+
+    What stands out from its wide surroundings, less of the picture than what does not,
+    is the ink: where its deviations, cubed, are positive in sum.
+    """
+    import cv2
+
+    small = _shrink(grey, 200)
+    side = max(5, _odd(0.45 * max(small.shape)))
+    small = np.rint(np.pad(small, side // 2, mode="edge")).astype(np.uint8)
+    # In logarithms a shadow counts less, yet black not without bounds.
+    levels = np.log(96 + np.arange(256))
+    return ((levels[small] - levels[cv2.medianBlur(small, side)]) ** 3).sum() > 0
+
+
+def _find_ink(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Divide a picture of dark strokes by the light on its paper.
+
+    Returns
+    -------
+    paper : float array of shape (H, W), 0..255
+    ink : float array of shape (H, W)
+        The share of the light that is missing, 0..1.
+    least : float
+        How much of it is ink, and not noise.
+    """
+    # First with wide windows; then, once the strokes' width is known, with some that
+    # are no wider than they must be, and follow the edges of shadows.
+    window = 0.5 * min(grey.shape)
+    while True:
+        paper = _find_paper(grey, window)
+        ink = (paper - grey) / np.maximum(paper, 24)
+        # Lighter than paper is noise alone; its standard deviation, if it is normal.
+        noise = 1.4826 * np.median(-ink[ink < 0]) if (ink < 0).any() else 0.0
+        ink = np.maximum(ink, 0)
+        strongest, required = ink.max(), max(_LEAST_CONTRAST / 255, 5 * noise)
+        if strongest < required:
+            raise ValueError(
+                "image must show a digit that stands out by "
+                f"{255 * required:.0f} of 255; got {255 * strongest:.0f} (no ink)"
+            )
+        narrower = max(4 * _stroke_width(ink > 0.5 * strongest), 0.1 * min(grey.shape))
+        if narrower >= 0.9 * window:
+            return paper, ink, max(0.2 * strongest, 4 * noise)
+        window = narrower
+
+
+def _find_paper(grey: np.ndarray, window: float) -> np.ndarray:
+    """Return the light on the paper: what is left where all narrow dark is filled.
+
+    This is a morphological closing (Serra: Image analysis and mathematical morphology,
+    1982), by a disk `window` pixels wide, of a picture that was scaled down.
+    """
+    import cv2
+
+    small = _shrink(grey, max(1, round(16 * max(grey.shape) / max(window, 16))))
+    side = _odd(window * max(small.shape) / max(grey.shape))
+    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    paper = cv2.morphologyEx(small, cv2.MORPH_CLOSE, disk)
+    paper = cv2.blur(paper, (_odd(side / 4),) * 2)
+    return cv2.resize(paper, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def _stroke_width(mask: np.ndarray) -> float:
+    """Return how wide strokes are, in pixels: 4 times the mean way out of them."""
+    import cv2
+
+    framed = np.pad(mask, 1).astype(np.uint8)
+    ways = cv2.distanceTransform(framed, cv2.DIST_L2, cv2.DIST_MASK_5)
+    return 4 * (ways[framed > 0].mean() - 0.5)  # To the edge, not to the next pixel.
+
+
+def _find_ruling(mask: np.ndarray) -> np.ndarray:
+    """Return the pixels of ruled or squared paper's lines that no stroke stands on."""
+    return _find_level_lines(mask) | _find_level_lines(mask.T).T
+
+
+def _find_level_lines(mask: np.ndarray) -> np.ndarray:
+    """Return the pixels of thin lines from one side to the other, up to 10 degrees off.
+
+    They are found by the Hough transform (Duda, Hart: Use of the Hough transformation
+    to detect lines and curves in pictures, CACM 15, 1972).
+    """
+    import cv2
+
+    height, width = mask.shape
+    thickest = 0.02 * width  # pixels; a stroke is no line
+    dark, lines = np.ascontiguousarray(mask).astype(np.uint8), np.zeros_like(mask)
+    slopes = {"min_theta": np.radians(80), "max_theta": np.radians(100)}
+    found = cv2.HoughLines(dark, 1, np.pi / 720, max(1, width // 2), **slopes)
+    if thickest < 2 or found is None:
+        return lines
+    across, taken = np.arange(width), []
+    for distance, angle in found[:2000, 0]:
+        down = (distance - across * np.cos(angle)) / np.sin(angle)
+        ends = down[[0, -1]]
+        if any(np.abs(ends - other).max() < thickest for other in taken):
+            continue
+        rows = np.rint(down).astype(int) + np.arange(-thickest, thickest + 1)[:, None]
+        rows = np.rint(rows).astype(int)
+        near = np.where((rows >= 0) & (rows < height), mask[rows % height, across], 0)
+        inside = (down >= 0) & (down < height)
+        there = near.any(axis=0)
+        tenths = np.array_split(there[inside], 10)
+        if inside.mean() < 0.5 or min(tenth.mean() for tenth in tenths) < 0.3:
+            continue
+        thickness = np.median(near.sum(axis=0)[there])
+        if thickness > thickest:
+            continue
+        taken.append(ends)
+        # Where ink goes on above or below, a stroke crosses the line or lies on it.
+        upright = np.ones((int(2 * thickness) + 2, 1), np.uint8)
+        thin = mask & (cv2.morphologyEx(dark, cv2.MORPH_OPEN, upright) == 0)
+        beside = np.abs(np.arange(height)[:, np.newaxis] - down) <= thickness + 1.5
+        lines |= thin & beside
+    return lines
+
+
+def _join_pieces(
+    numbers: np.ndarray, sizes: np.ndarray, shape: tuple[int, int]
+) -> list[list[int]]:
+    """Put pieces of ink together to digits, in reading order.
+
+    `numbers` are those of the pieces in question; `sizes` has left, top, width, height
+    and area of each piece in the picture, which is of `shape`.
+    """
+    left, top, width, height, area = sizes[numbers].T
+    boxes = np.stack([top, left, top + height, left + width], axis=1)
+    usual = np.average(np.maximum(height, width), weights=area)  # a digit's size
+    digits = []  # of each: its box, and its pieces
+    for index in np.argsort(-height, kind="stable"):
+        if max(height[index], width[index]) < 0.05 * usual:
+            continue  # a speck
+        box, number = boxes[index], int(numbers[index])
+        gaps = [_gap_within_digit(box, other, usual) for other, _ in digits]
+        nearest = int(np.argmin(gaps)) if gaps else 0
+        if gaps and gaps[nearest] < np.inf:
+            other, pieces = digits[nearest]
+            digits[nearest] = (_unite(box, other), [*pieces, number])
+        else:
+            digits.append((box, [number]))
+    large = [d for d in digits if max(d[0][2:] - d[0][:2]) >= 0.45 * usual]
+    # What is cut off by the picture's edge is a shadow, a line, the table.
+    whole = [d for d in large if d[0][:2].min() > 0 and (d[0][2:] < shape).all()]
+    return [pieces for _, pieces in _in_reading_order(whole or large)]
+
+
+def _gap_within_digit(box: np.ndarray, other: np.ndarray, usual: float) -> float:
+    """Return how far a piece is from a larger one; inf if they are no one digit.
+
+    It is within the larger; or small, and beside it; or above or below it.
+    """
+    united = _unite(box, other)
+    height, width = box[2:] - box[:2]
+    down, across = np.maximum(box[:2], other[:2]) - np.minimum(box[2:], other[2:])
+    gap = float(np.hypot(max(down, 0), max(across, 0)))
+    within = -down > 0.7 * height and -across > 0.7 * width
+    fits = (united[2:] - united[:2] <= (1.4 * usual, 1.5 * usual)).all()
+    beside = height < 0.6 * usual and across <= 0.12 * usual
+    above = -across > 0.3 * min(width, other[3] - other[1])
+    joined = within or (fits and down <= 0.3 * usual and (beside or above))
+    return gap if joined else np.inf
+
+
+def _unite(box: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the box around two: top, left, bottom, right."""
+    return np.append(np.minimum(box, other)[:2], np.maximum(box, other)[2:])
+
+
+def _in_reading_order(digits: list[tuple]) -> list[tuple]:
+    """Sort digits, each a tuple that begins with its box, by rows, then from the left.
+
+    A digit is in the row of those above it if its middle is not below them.
+    """
+    rows: list[list[tuple]] = []
+    for digit in sorted(digits, key=lambda digit: digit[0][0]):
+        top, _, bottom, _ = digit[0]
+        middle = (top + bottom) / 2
+        if rows and middle <= max(box[2] for box, *_ in rows[-1]):
+            rows[-1].append(digit)
+        else:
+            rows.append([digit])
+    return [digit for row in rows for digit in sorted(row, key=lambda d: d[0][1])]
+
+
+# The widths of strokes, in a box of 20, that are left as they are. Of MNIST's, nineteen
+# in twenty are within.
+_THINNEST, _THICKEST = 2.0, 4.5
+
+
+def _even_strokes(ink: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Cut out a digit; make its darkness full and its strokes as wide as MNIST's."""
+    import cv2
+
+    top, left, bottom, right = _find_box(mask)
+    mask = mask[top:bottom, left:right]
+    digit = np.where(mask, ink[top:bottom, left:right], 0)
+    digit = np.minimum(digit / np.percentile(digit[mask], 90), 1)
+    unit = max(digit.shape) / 20
+    width = _stroke_width(digit > 0.5) / unit
+    missing = np.clip(width, _THINNEST, _THICKEST) - width
+    side = round(abs(missing) * unit) + 1
+    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    change = cv2.dilate if missing > 0 else cv2.erode
+    return change(np.pad(digit, side), disk)
+
+
+def _find_box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """Return top, left, bottom and right of what is in a mask."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
 
 
 def _fit_into_box(ink: np.ndarray) -> np.ndarray:
     """Crop to the ink and scale it to 20 pixels on its longer side."""
     from PIL import Image
 
-    rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
-    crop = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    top, left, bottom, right = _find_box(ink > 0)
+    crop = np.ascontiguousarray(ink[top:bottom, left:right], np.float32)
     height, width = (max(1, round(20 * side / max(crop.shape))) for side in crop.shape)
-    image = Image.fromarray(np.ascontiguousarray(crop))
-    digit = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    resized = Image.fromarray(crop).resize((width, height), Image.Resampling.BILINEAR)
+    digit = np.asarray(resized)
     return digit / digit.max()
+
+
+def _odd(size: float) -> int:
+    """Return the odd number of pixels, at least 1, next to a size."""
+    return max(1, int(size) // 2 * 2 + 1)
 
 
 def _lay_out_tiles(kernels: np.ndarray, aspect: float = 1.6) -> np.ndarray:

@@ -239,9 +239,8 @@ def enlarge_digits(digits: np.ndarray) -> np.ndarray:
 
     They go the way of every picture, so that what learns from them reads pictures, too.
     """
-    pictures = np.rint(digits * (255 / 16)).astype(np.uint8)
-    prepare = HandwrittenNumberClassification.prepare_image
-    fields = np.concatenate([prepare(picture)[..., 0] for picture in pictures])
+    imitate = HandwrittenNumberClassification.imitate_mnist
+    fields = np.concatenate([imitate(digit)[..., 0] for digit in digits])
     return np.rint(255 * fields).astype(np.uint8)
 
 
