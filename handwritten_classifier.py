@@ -1508,7 +1508,7 @@ class HandwrittenNumberClassification:
             "parameters are those from before this epoch"
         )
 
-    _MANY = 1000  # images, from which on an accuracy at chance is no accident
+    _SLOW_START = 10_000  # images, that a healthy network may begin by guessing
 
     def _warn_if_stuck(self, accuracy: float, labels: np.ndarray) -> None:
         """Warn, once a run, of a layer without living ReLUs, or of mere guessing.
@@ -1517,8 +1517,10 @@ class HandwrittenNumberClassification:
         it get none either. But where not even the last layer has had one, all labels
         are known by heart.
         """
-        run, commonest = self._run, np.unique(labels, return_counts=True)[1].max()
-        guessing = accuracy <= commonest / len(labels) and len(labels) >= self._MANY
+        run, share = self._run, np.unique(labels, return_counts=True)[1].max()
+        share = share / len(labels)
+        begun = run.epoch * run.images + run.position >= self._SLOW_START
+        guessing = begun and accuracy <= share < 1
         dead = [] if "B_dense" in run.silent else run.silent
         if run.warned or not (dead or guessing):
             return
@@ -1526,16 +1528,14 @@ class HandwrittenNumberClassification:
         if dead:
             tokens = [la.token for la in self.layers if la.kind == "convolution"]
             token = tokens[self._bias_names().index(dead[-1])]
-            what = f"{token} should have living ReLUs; got none in a whole epoch: "
+            what = f"{token} should have living ReLUs; got none in a whole epoch"
             remedy += ", or images scaled to 0..1"
         else:
-            what = (
-                f"accuracy should be above chance after an epoch; got {accuracy:.1%}, "
-                f"where the commonest label has {commonest / len(labels):.1%}: "
-            )
-            remedy += ", and see that each label belongs to its image"
+            what = f"accuracy should be above chance; got {accuracy:.1%} in an epoch, "
+            what += f"where the commonest label has {share:.1%}"
+            remedy += ", or see whether each label belongs to its image"
         run.warned = True
-        warnings.warn(what + remedy, stacklevel=3)
+        warnings.warn(f"{what}: {remedy}", stacklevel=3)
 
     @staticmethod
     def _progress_bar(total: int, verbose: int) -> Any:
