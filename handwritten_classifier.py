@@ -468,7 +468,7 @@ class HandwrittenNumberClassification:
         low, high = labels.min(), labels.max()
         if low < 0 or high >= classes:
             got = f"{low if low < 0 else high}"
-            if low == 1 and high == classes:
+            if low >= 1 and high == classes:
                 got += f": labels of 1..{classes} need 1 subtracted, as in labels - 1"
             elif low >= 0:
                 got += f": an architecture for them ends in {int(high) + 1}N"
@@ -1319,13 +1319,12 @@ class HandwrittenNumberClassification:
         if checkpoint is not None:
             _remove_leftovers(Path(checkpoint))
             self.save(checkpoint)
-        with self._progress_bar(epochs * len(images), verbose) as bar:
+        done = self._run.epoch * len(images) + self._run.position
+        with self._progress_bar(epochs * len(images), done, verbose) as bar:
             while self._run.epoch < epochs:
                 epoch = self._run.epoch + 1
                 bar.set_description_str(f"epoch {epoch}/{epochs}")
                 results = self._train_epoch(images, labels, bar, checkpoint)
-                bar.clear()  # Else a warning begins in its line.
-                self._warn_if_stuck(results["accuracy"], labels)
                 if epoch == epochs:
                     self._take_mean()
                 if validation_data is not None:
@@ -1412,8 +1411,10 @@ class HandwrittenNumberClassification:
                 if checkpoint is not None and due:
                     self.save(checkpoint)
                     saved = run.seconds
-        means = {"loss": run.loss / run.images, "accuracy": run.hits / run.images}
-        return means | {"seconds": run.seconds}
+        loss, accuracy = run.loss / run.images, run.hits / run.images
+        bar.clear()  # Else a warning begins in its line.
+        self._warn_if_stuck(accuracy, labels)
+        return {"loss": loss, "accuracy": accuracy, "seconds": run.seconds}
 
     def _take_step(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Learn from the next batch of the run."""
@@ -1427,9 +1428,9 @@ class HandwrittenNumberClassification:
         loss, hits = self._train_batch(self._batch(images), labels, rate)
         self._check_convergence(loss, step, rate)
         self._average_parameters(share)
-        run.loss += loss * len(labels)
-        run.hits += hits
-        run.position += len(labels)
+        # All in one step, too, for what Ctrl-C leaves may be saved.
+        sums = {"loss": run.loss + loss * len(labels), "hits": run.hits + hits}
+        vars(run).update(sums, position=run.position + len(labels))
 
     def _train_batch(
         self, images: np.ndarray, labels: np.ndarray, rate: float
@@ -1497,9 +1498,10 @@ class HandwrittenNumberClassification:
         finite = all(np.isfinite(array).all() for array in self.parameters.values())
         if finite and math.isfinite(loss):
             return
-        run, self._run = self._run, None
+        run = self._run
         for name, array in self._trained_arrays().items():
             array[...] = run.before[name]
+        self._run = None
         what = "infinite parameters" if math.isfinite(loss) else f"a loss of {loss}"
         raise FloatingPointError(
             f"lr must be small enough for training to converge; got {what} in step "
@@ -1535,10 +1537,10 @@ class HandwrittenNumberClassification:
             what += f"where the commonest label has {share:.1%}"
             remedy += ", or see whether each label belongs to its image"
         run.warned = True
-        warnings.warn(f"{what}: {remedy}", stacklevel=3)
+        warnings.warn(f"{what}: {remedy}", stacklevel=4)
 
     @staticmethod
-    def _progress_bar(total: int, verbose: int) -> Any:
+    def _progress_bar(total: int, done: int, verbose: int) -> Any:
         """Return a bar that counts images, for a terminal or a notebook."""
         if not verbose:
             from tqdm import tqdm
@@ -1553,7 +1555,8 @@ class HandwrittenNumberClassification:
             "{desc} {percentage:3.0f}%|{bar}| {remaining} left, {rate_fmt}{postfix}"
         )
         options = {"unit": " images", "unit_scale": True, "leave": False}
-        return tqdm(total=total, disable=hidden, bar_format=layout, **options)
+        options |= {"total": total, "initial": done, "disable": hidden}
+        return tqdm(bar_format=layout, **options)
 
     # ---------------------------------------------------------------- Use
 
@@ -1651,7 +1654,7 @@ class HandwrittenNumberClassification:
         """
         settings = self.get_params() | {"dtype": np.dtype(self.dtype).name}
         texts = {"format_version": 1, "settings": settings, "history": self.history}
-        texts["training"] = self._describe_training()
+        texts |= {"training": self._describe_training()}
         texts = {
             name: json.dumps(t, default=np.generic.item) for name, t in texts.items()
         }
@@ -2253,6 +2256,7 @@ class _Run:
 
     def check(self, biases: list[str]) -> None:
         """Raise unless this can be a run, of a network with these `biases`."""
+        _check_integer("run's epochs", self.epochs, 1)
         for name, most in (
             ("images", len(self.order)),
             ("labels", 2**32 - 1),

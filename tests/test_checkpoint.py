@@ -199,6 +199,19 @@ class TestGoingOn:
             model.set_params(epochs=6).partial_fit(images, labels)
         assert len(model.history["loss"]) == done + epochs
 
+    def test_a_stuck_network_is_told_of_in_a_resumed_training_too(
+        self, examples, tmp_path, monkeypatch
+    ):
+        model = new_model(augment=0)
+        model.biases[1][...] = -100
+        call_before_step(monkeypatch, 4, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(*examples, verbose=0)
+        model.save(tmp_path / "file.npz")
+        with pytest.warns(UserWarning, match="8C2 should have living ReLUs") as drawn:
+            load(tmp_path / "file.npz").fit(*examples, verbose=0)
+        assert len(drawn) == 1
+
     def test_leftovers_of_killed_processes_are_removed(self, examples, tmp_path):
         path = tmp_path / "check[1].npz"
         for name in (
@@ -366,6 +379,7 @@ class TestStrangers:
         ("name", "value", "message"),
         [
             ("epochs", 4, "run's epoch must be at most 3; got 4"),
+            ("epochs", "6", "run's epochs must be an integer"),
             ("epoch", -1, "run's epoch must be at least 0"),
             ("epoch", 1.5, "run's epoch must be an integer"),
             ("images", 10**15, "run's images must be at most 60"),
