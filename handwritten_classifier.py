@@ -1353,7 +1353,7 @@ class HandwrittenNumberClassification:
 
     def _take_up_run(self, epochs: int, labels: np.ndarray) -> None:
         """Go on with the run that is under way, if it is of these, or begin one."""
-        checksum = zlib.crc32(np.ascontiguousarray(labels))
+        checksum = zlib.crc32(np.ascontiguousarray(labels, np.int64))
         asked = {"epochs": epochs, "images": len(labels), "labels": checksum}
         if self._run is None or not asked.items() <= vars(self._run).items():
             self._run = self._begin_epoch(_Run(**asked))
@@ -1495,8 +1495,8 @@ class HandwrittenNumberClassification:
 
     def _check_convergence(self, loss: float, step: int, rate: float) -> None:
         """End the run and take its epoch back where numbers are no longer finite."""
-        finite = all(np.isfinite(array).all() for array in self.parameters.values())
-        if finite and math.isfinite(loss):
+        # A loss that is not finite makes its gradients, and by them these, the same.
+        if all(np.isfinite(array).all() for array in self.parameters.values()):
             return
         run = self._run
         for name, array in self._trained_arrays().items():
