@@ -255,7 +255,7 @@ class HandwrittenNumberClassification:
 
     def _bias_names(self) -> list[str]:
         """Return the names of the biases, those of the last layer included."""
-        return [name for name in self.parameters if name.startswith(("biases", "B_"))]
+        return [name for name, array in self.parameters.items() if array.ndim == 1]
 
     _TOKEN = re.compile(
         r"(?P<filters>[1-9]\d*)C(?P<kernel>[1-9]\d*)"
@@ -1449,10 +1449,9 @@ class HandwrittenNumberClassification:
         This is Nesterov's momentum m; without it, ``w -= rate g``.
         """
         momentum, decay = float(self.momentum), float(self.weight_decay)
-        biases = self._bias_names()
         for name, parameter in self.parameters.items():
             gradient, velocity = gradients[name], self._velocity[name]
-            if decay and name not in biases:
+            if decay and parameter.ndim > 1:  # not of biases
                 gradient = gradient + decay * parameter
             step = np.multiply(gradient, -rate, out=gradient)
             if momentum:
