@@ -288,6 +288,7 @@ class TestResume:
         assert not names(folder) & RESULTS
         done = program("--resume", "--output", "a b")
         assert done.returncode == 0, done.stderr
+        assert done.stderr == ""  # The data are those that were named at first.
         assert "epoch 3/6" not in done.stdout
         assert self.read_metrics(folder) == expected
         with np.load(folder / "model.npz") as archive:
