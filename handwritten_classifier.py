@@ -59,6 +59,7 @@ Sources
 
 from __future__ import annotations
 
+import glob
 import inspect
 import json
 import math
@@ -69,8 +70,10 @@ import sys
 import time
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -201,7 +204,7 @@ class HandwrittenNumberClassification:
         self.binary_max_pool: np.ndarray | None = None
         self._pooled_from: tuple = (None, None)
         self._arrays: list[np.ndarray] | None = None
-        self._mean: dict[str, np.ndarray] = {}
+        self._run: _Run | None = None
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the settings by name, as in scikit-learn (`deep` changes nothing)."""
@@ -213,6 +216,7 @@ class HandwrittenNumberClassification:
 
         A new `architecture`, `input_shape`, `seed` or `dtype` makes a new network, with
         initial weights and an empty history; the other settings keep what was learned.
+        A `fit` that was interrupted does not go on with changed settings.
 
         Raises
         ------
@@ -225,6 +229,8 @@ class HandwrittenNumberClassification:
         renewed = type(self)(**(present | settings))
         same_network = renewed._network_settings() == self._network_settings()
         vars(self).update(settings if same_network else vars(renewed))
+        if self.get_params() != present:
+            self._run = None
         return self
 
     def _network_settings(self) -> tuple:
@@ -241,6 +247,15 @@ class HandwrittenNumberClassification:
         ):
             convolutions |= {f"kernels.{index}": kernel, f"biases.{index}": bias}
         return convolutions | {"W_dense": self.W_dense, "B_dense": self.B_dense}
+
+    def _trained_arrays(self) -> dict[str, np.ndarray]:
+        """Return parameters and velocity by name: all arrays that a step changes."""
+        velocity = {f"velocity.{name}": v for name, v in self._velocity.items()}
+        return self.parameters | velocity
+
+    def _bias_names(self) -> list[str]:
+        """Return the names of the biases, those of the last layer included."""
+        return [name for name, array in self.parameters.items() if array.ndim == 1]
 
     _TOKEN = re.compile(
         r"(?P<filters>[1-9]\d*)C(?P<kernel>[1-9]\d*)"
@@ -399,7 +414,9 @@ class HandwrittenNumberClassification:
             images = images[..., np.newaxis]
         if images.ndim != 4 or images.shape[1:] != (height, width, channels):
             required = f"(B, {height}, {width}, {channels})"
-            raise ValueError(f"{name} must have shape {required}; got {images.shape}")
+            hint = _shape_hint(images.shape, tuple(self.input_shape))
+            got = f"{images.shape}{hint}"
+            raise ValueError(f"{name} must have shape {required}; got {got}")
         if len(images) == 0:
             raise ValueError(f"{name} must hold at least one; got shape {images.shape}")
         if images.dtype != np.uint8:
@@ -409,7 +426,10 @@ class HandwrittenNumberClassification:
     def _check_values(self, images: np.ndarray, name: str) -> None:
         """Raise if a value is no finite number; in parts, for images may be many."""
         if images.dtype.kind != "f":
-            raise TypeError(f"{name} must be uint8 or floats; got dtype {images.dtype}")
+            hint = ": if they are 0..255, pass images.astype(np.uint8)"
+            hint = hint if images.dtype.kind in "iu" else ""
+            got = f"dtype {images.dtype}{hint}"
+            raise TypeError(f"{name} must be uint8 or floats; got {got}")
         largest = 0.0
         for start in range(0, len(images), 1024):
             part = images[start : start + 1024]
@@ -443,17 +463,26 @@ class HandwrittenNumberClassification:
         if count == 0:
             raise ValueError(f"{name} must hold at least one; got {labels.shape}")
         if labels.dtype.kind not in "iu":
-            raise TypeError(f"{name} must be integers; got dtype {labels.dtype}")
+            got = f"dtype {labels.dtype}: pass labels.astype(int), if they are digits"
+            raise TypeError(f"{name} must be integers; got {got}")
         low, high = labels.min(), labels.max()
         if low < 0 or high >= classes:
-            wrong = low if low < 0 else high
-            raise ValueError(f"{name} must be in 0..{classes - 1}; got {wrong}")
+            got = f"{low if low < 0 else high}"
+            if low >= 1 and high == classes:
+                got += f": labels of 1..{classes} need 1 subtracted, as in labels - 1"
+            elif low >= 0:
+                got += f": an architecture for them ends in {int(high) + 1}N"
+            raise ValueError(f"{name} must be in 0..{classes - 1}; got {got}")
         return labels
 
     def _check_examples(
         self, images: np.ndarray, labels: np.ndarray, kind: str = ""
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return images and the labels beside them, checked."""
+        shapes = np.shape(images), np.shape(labels)
+        if len(shapes[0]) == 1 and len(shapes[1]) > 2:
+            got = f"shapes {shapes[0]} and {shapes[1]}: exchange the two"
+            raise ValueError(f"{kind}images must come before {kind}labels; got {got}")
         images = self._check_images(images, f"{kind}images")
         count, classes = len(images), len(self.B_dense)
         return images, self._check_labels(labels, count, classes, f"{kind}labels")
@@ -1236,12 +1265,18 @@ class HandwrittenNumberClassification:
         epochs: int | None = None,
         validation_data: tuple[np.ndarray, np.ndarray] | None = None,
         verbose: int = 1,
+        checkpoint: str | os.PathLike | None = None,
     ) -> HandwrittenNumberClassification:
         """Train by stochastic gradient descent, on from the present parameters.
 
         Each epoch goes once through the images in a newly drawn order; the last batch
         may be a short one. Loss and accuracy in `history` are means over the epoch's
         batches, each taken before the step that it led to.
+
+        A `fit` that was interrupted, by Ctrl-C or by an error of the disk, goes on
+        where it stood when it is called again with as many epochs and images and the
+        same labels. So does one whose process was killed, once `load` has read its
+        checkpoint: it then ends with the very bits that it would have ended with.
 
         Parameters
         ----------
@@ -1255,6 +1290,9 @@ class HandwrittenNumberClassification:
             Evaluated after each epoch; nothing is learned from them.
         verbose : {0, 1}
             0 is silent; 1 shows a progress bar, and a line for each epoch.
+        checkpoint : path, optional
+            Where the model is saved at the start, after each epoch and, in long ones,
+            every 20 seconds.
 
         Raises
         ------
@@ -1262,6 +1300,14 @@ class HandwrittenNumberClassification:
             If an argument is wrong; before anything is changed.
         FloatingPointError
             If the training diverges; the parameters are those from before that epoch.
+        OSError
+            If a checkpoint cannot be written; the one before it stays as it is.
+
+        Warns
+        -----
+        UserWarning
+            Once, if the network is stuck: a layer without any living ReLU in an epoch,
+            or an accuracy that is not above chance.
         """
         self._check_settings()
         images, labels = self._check_examples(images, labels)
@@ -1269,12 +1315,16 @@ class HandwrittenNumberClassification:
             validation_data = self._check_validation(validation_data)
         epochs = self.epochs if epochs is None else epochs
         _check_integer("epochs", epochs, 1)
-        steps = self._plan_steps(epochs * math.ceil(len(images) / self.batch_size))
-        self._mean = {}
-        with self._progress_bar(epochs * len(images), verbose) as bar:
-            for epoch in range(1, epochs + 1):
+        self._take_up_run(epochs, labels)
+        if checkpoint is not None:
+            _remove_leftovers(Path(checkpoint))
+            self.save(checkpoint)
+        done = self._run.epoch * len(images) + self._run.position
+        with self._progress_bar(epochs * len(images), done, verbose) as bar:
+            while self._run.epoch < epochs:
+                epoch = self._run.epoch + 1
                 bar.set_description_str(f"epoch {epoch}/{epochs}")
-                results = self._train_epoch(images, labels, steps, bar)
+                results = self._train_epoch(images, labels, bar, checkpoint)
                 if epoch == epochs:
                     self._take_mean()
                 if validation_data is not None:
@@ -1282,9 +1332,12 @@ class HandwrittenNumberClassification:
                     results |= dict(
                         zip(("val_loss", "val_accuracy"), validation, strict=True)
                     )
-                self._record(results)
+                self._finish_epoch(results)
+                if checkpoint is not None:
+                    self.save(checkpoint)
                 if verbose:
                     bar.write(_epoch_line(epoch, epochs, results))
+        self._run = None
         return self
 
     def partial_fit(
@@ -1293,57 +1346,99 @@ class HandwrittenNumberClassification:
         """Train silently for one pass over `images`, on from where training stands.
 
         Momentum lives on from call to call; a one-cycle schedule is one cycle a call.
-        Arguments and errors are those of `fit`.
+        Arguments and errors are those of `fit`; what was interrupted does not go on.
         """
+        self._run = None
         return self.fit(images, labels, epochs=1, verbose=0)
 
-    def _record(self, results: dict[str, float]) -> None:
-        """Add an epoch's results to the history; all of its lists stay equally long."""
+    def _take_up_run(self, epochs: int, labels: np.ndarray) -> None:
+        """Go on with the run that is under way, if it is of these, or begin one."""
+        checksum = zlib.crc32(np.ascontiguousarray(labels, np.int64))
+        asked = {"epochs": epochs, "images": len(labels), "labels": checksum}
+        if self._run is None or not asked.items() <= vars(self._run).items():
+            self._run = self._begin_epoch(_Run(**asked))
+
+    def _begin_epoch(self, run: _Run) -> _Run:
+        """Return `run` at the start of an epoch, its images newly shuffled."""
+        return replace(
+            run,
+            order=self._generator.permutation(run.images),
+            before={name: a.copy() for name, a in self._trained_arrays().items()},
+            silent=self._bias_names(),
+            position=0,
+            loss=0.0,
+            hits=0,
+            seconds=0.0,
+        )
+
+    def _finish_epoch(self, results: dict[str, float]) -> None:
+        """Add an epoch's results to the history; all of its lists stay equally long.
+
+        History and run change in one step, so that Ctrl-C cannot come between them.
+        """
         earlier = len(self.history["loss"])
-        for name in self.history | results:
-            values = self.history.setdefault(name, [None] * earlier)
-            values.append(results.get(name))
+        history = {
+            name: [*self.history.get(name, [None] * earlier), results.get(name)]
+            for name in self.history | results
+        }
+        run = replace(self._run, epoch=self._run.epoch + 1)
+        if run.epoch < run.epochs:
+            run = self._begin_epoch(run)
+        vars(self).update(history=history, _run=run)
+
+    _BETWEEN_CHECKPOINTS = 20  # seconds, at most, in a long epoch
 
     def _train_epoch(
         self,
         images: np.ndarray,
         labels: np.ndarray,
-        steps: Iterator[tuple[float, float]],
         bar: Any,
+        checkpoint: str | os.PathLike | None,
     ) -> dict[str, float]:
-        """Take one pass over all images; return mean loss, accuracy and seconds."""
-        before = {name: array.copy() for name, array in self.parameters.items()}
-        started, loss, hits, seen = time.perf_counter(), 0.0, 0, 0
-        order = self._generator.permutation(len(images))
+        """Go through what is left of an epoch; return mean loss, accuracy, seconds."""
+        run = self._run
+        started, saved = time.perf_counter() - run.seconds, run.seconds
         # What overflows is told of below, in better words than NumPy's warnings.
         with np.errstate(over="ignore", invalid="ignore"), self._reusing_arrays():
-            for start in range(0, len(images), self.batch_size):
-                batch = order[start : start + self.batch_size]
-                chosen = images[batch]
-                if self.augment:
-                    chosen = self.distort(chosen, float(self.augment), self._generator)
-                rate, share = next(steps)
-                batch_loss, batch_hits = self._train_batch(
-                    self._batch(chosen), labels[batch], rate
-                )
-                self._average_parameters(share)
-                seen, hits = seen + len(batch), hits + batch_hits
-                loss += batch_loss * len(batch)
-                if not math.isfinite(loss):
-                    break
+            while run.position < run.images:
+                batch = run.order[run.position : run.position + self.batch_size]
+                self._take_step(images[batch], labels[batch])
+                run.seconds = time.perf_counter() - started
                 if bar.update(len(batch)):
-                    bar.set_postfix_str(
-                        f"loss {loss / seen:.3f}, accuracy {hits / seen:.1%}"
-                    )
-        self._check_convergence(loss, before)
-        seconds = time.perf_counter() - started
-        return {"loss": loss / seen, "accuracy": hits / seen, "seconds": seconds}
+                    loss, accuracy = run.loss / run.position, run.hits / run.position
+                    bar.set_postfix_str(f"loss {loss:.3f}, accuracy {accuracy:.1%}")
+                due = run.seconds - saved > self._BETWEEN_CHECKPOINTS
+                if checkpoint is not None and due:
+                    self.save(checkpoint)
+                    saved = run.seconds
+        loss, accuracy = run.loss / run.images, run.hits / run.images
+        bar.clear()  # Else a warning begins in its line.
+        self._warn_if_stuck(accuracy, labels)
+        return {"loss": loss, "accuracy": accuracy, "seconds": run.seconds}
+
+    def _take_step(self, images: np.ndarray, labels: np.ndarray) -> None:
+        """Learn from the next batch of the run."""
+        run, in_epoch = self._run, math.ceil(self._run.images / self.batch_size)
+        if self.augment:
+            images = self.distort(images, float(self.augment), self._generator)
+        step = run.position // self.batch_size + 1
+        rate, share = self._plan_step(
+            run.epoch * in_epoch + step, run.epochs * in_epoch
+        )
+        loss, hits = self._train_batch(self._batch(images), labels, rate)
+        self._check_convergence(loss, step, rate)
+        self._average_parameters(share)
+        # All in one step, too, for what Ctrl-C leaves may be saved.
+        sums = {"loss": run.loss + loss * len(labels), "hits": run.hits + hits}
+        vars(run).update(sums, position=run.position + len(labels))
 
     def _train_batch(
         self, images: np.ndarray, labels: np.ndarray, rate: float
     ) -> tuple[float, int]:
         """Take one step down the gradient; return the loss and the hits before it."""
         probabilities, gradients = self._backward(images, labels)
+        run = self._run
+        run.silent = [name for name in run.silent if not gradients[name].any()]
         self._update_parameters(gradients, rate)
         hits = int((probabilities.argmax(axis=1) == labels).sum())
         return self.compute_loss(probabilities, labels), hits
@@ -1356,7 +1451,7 @@ class HandwrittenNumberClassification:
         momentum, decay = float(self.momentum), float(self.weight_decay)
         for name, parameter in self.parameters.items():
             gradient, velocity = gradients[name], self._velocity[name]
-            if decay and not name.startswith(("biases", "B_")):
+            if decay and parameter.ndim > 1:  # not of biases
                 gradient = gradient + decay * parameter
             step = np.multiply(gradient, -rate, out=gradient)
             if momentum:
@@ -1365,18 +1460,17 @@ class HandwrittenNumberClassification:
                 step += momentum * velocity
             parameter += step
 
-    def _plan_steps(self, steps: int) -> Iterator[tuple[float, float]]:
-        """Yield each step's learning rate, and its share in the mean up to it.
+    def _plan_step(self, step: int, steps: int) -> tuple[float, float]:
+        """Return a step's learning rate, and its share in the mean up to it.
 
-        The cycle's two zeros lie just outside of it. Of the steps that are averaged,
-        the n-th has the share 1 / n; before them it is 0.
+        Steps are counted from 1; the cycle's two zeros lie just outside of them. Of the
+        steps that are averaged, the n-th has the share 1 / n; before them it is 0.
         """
         not_averaged = math.floor(steps * (1 - self.averaging))
-        for step in range(1, steps + 1):
-            done = step / (steps + 1)
-            cycle = min(done / 0.3, (1 - done) / 0.7)
-            rate = float(self.lr * (cycle if self.schedule == "one-cycle" else 1))
-            yield rate, 1 / (step - not_averaged) if step > not_averaged else 0.0
+        done = step / (steps + 1)
+        cycle = min(done / 0.3, (1 - done) / 0.7)
+        rate = float(self.lr * (cycle if self.schedule == "one-cycle" else 1))
+        return rate, 1 / (step - not_averaged) if step > not_averaged else 0.0
 
     def _average_parameters(self, share: float) -> None:
         """Move the mean towards the parameters by `share` of the way.
@@ -1385,34 +1479,67 @@ class HandwrittenNumberClassification:
         than any step (Polyak, Juditsky: Acceleration of stochastic approximation by
         averaging, SIAM J. Control and Optimization 30, 1992).
         """
-        if share == 1:
-            self._mean = {name: array.copy() for name, array in self.parameters.items()}
+        run = self._run
+        if share and not run.mean:
+            run.mean = {name: array.copy() for name, array in self.parameters.items()}
         elif share:
             for name, array in self.parameters.items():
-                mean = self._mean[name]
+                mean = run.mean[name]
                 mean += (array - mean) * share
 
     def _take_mean(self) -> None:
         """Put the mean in place of the parameters, where there is one."""
-        for name, mean in self._mean.items():
+        for name, mean in self._run.mean.items():
             self.parameters[name][...] = mean
-        self._mean = {}
 
-    def _check_convergence(self, loss: float, before: dict[str, np.ndarray]) -> None:
-        """Take an epoch back that led to a loss or parameters that are not finite."""
-        finite = all(np.isfinite(array).all() for array in self.parameters.values())
-        if math.isfinite(loss) and finite:
+    def _check_convergence(self, loss: float, step: int, rate: float) -> None:
+        """End the run and take its epoch back where numbers are no longer finite."""
+        # A loss that is not finite makes its gradients, and by them these, the same.
+        if all(np.isfinite(array).all() for array in self.parameters.values()):
             return
-        for name, array in self.parameters.items():
-            array[...] = before[name]
-            self._velocity[name][...] = 0
+        run = self._run
+        for name, array in self._trained_arrays().items():
+            array[...] = run.before[name]
+        self._run = None
+        what = "infinite parameters" if math.isfinite(loss) else f"a loss of {loss}"
         raise FloatingPointError(
-            f"lr must be small enough for training to converge; got {self.lr}, which "
-            "led to infinite numbers; the parameters are those from before this epoch"
+            f"lr must be small enough for training to converge; got {what} in step "
+            f"{step} of epoch {run.epoch + 1}, at a learning rate of {rate:g}: try a "
+            f"tenth of lr={self.lr:g}, less momentum, or images scaled to 0..1; the "
+            "parameters are those from before this epoch"
         )
 
+    _SLOW_START = 10_000  # images, that a healthy network may begin by guessing
+
+    def _warn_if_stuck(self, accuracy: float, labels: np.ndarray) -> None:
+        """Warn, once a run, of a layer without living ReLUs, or of mere guessing.
+
+        In such a layer the biases have had no gradient in the whole epoch; those before
+        it get none either. But where not even the last layer has had one, all labels
+        are known by heart.
+        """
+        run, share = self._run, np.unique(labels, return_counts=True)[1].max()
+        share = share / len(labels)
+        begun = run.epoch * run.images + run.position >= self._SLOW_START
+        guessing = begun and accuracy <= share < 1
+        dead = [] if "B_dense" in run.silent else run.silent
+        if run.warned or not (dead or guessing):
+            return
+        remedy = f"try a smaller lr than {self.lr:g}, another seed"
+        if dead:
+            tokens = [la.token for la in self.layers if la.kind == "convolution"]
+            token = tokens[self._bias_names().index(dead[-1])]
+            what = f"{token} should have living ReLUs; got none in a whole epoch"
+            remedy += ", or images scaled to 0..1"
+        else:
+            what = f"accuracy should be above chance; got {accuracy:.1%} in an epoch, "
+            what += f"where the commonest label has {share:.1%}"
+            remedy += ", or see whether each label belongs to its image"
+        run.warned = True
+        warnings.warn(f"{what}: {remedy}", stacklevel=4)
+
     @staticmethod
-    def _progress_bar(total: int, verbose: int) -> Any:
+    def _progress_bar(total: int, done: int, verbose: int) -> Any:
         """Return a bar that counts images, for a terminal or a notebook."""
         if not verbose:
             from tqdm import tqdm
@@ -1427,7 +1554,8 @@ class HandwrittenNumberClassification:
             "{desc} {percentage:3.0f}%|{bar}| {remaining} left, {rate_fmt}{postfix}"
         )
         options = {"unit": " images", "unit_scale": True, "leave": False}
-        return tqdm(total=total, disable=hidden, bar_format=layout, **options)
+        options |= {"total": total, "initial": done, "disable": hidden}
+        return tqdm(bar_format=layout, **options)
 
     # ---------------------------------------------------------------- Use
 
@@ -1566,14 +1694,21 @@ class HandwrittenNumberClassification:
     # ---------------------------------------------------------------- Keeping
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write settings, parameters and history to one ``.npz`` file, without pickle.
+        """Write the model to one ``.npz`` file, without pickle.
 
-        The file is written beside `path`, then renamed: there is never half a file. A
-        loaded model trains on from its parameters, with shuffling and momentum begun
-        anew.
+        The file holds settings, parameters and history, and what training goes on from:
+        momentum, the state of the random generator and, of a `fit` that is not
+        finished, where it stands. It is written beside `path`, brought to the disk and
+        then renamed: there is never half a file, not even after a power cut.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written; one that was there before stays as it is.
         """
         settings = self.get_params() | {"dtype": np.dtype(self.dtype).name}
         texts = {"format_version": 1, "settings": settings, "history": self.history}
+        texts |= {"training": self._describe_training()}
         texts = {
             name: json.dumps(t, default=np.generic.item) for name, t in texts.items()
         }
@@ -1584,10 +1719,36 @@ class HandwrittenNumberClassification:
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             with open(temporary, "wb") as file:
-                np.savez(file, allow_pickle=False, **texts, **self.parameters)
+                np.savez(file, allow_pickle=False, **texts, **self._saved_arrays())
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(temporary, path)
+        except OSError as error:
+            got = f"{os.fspath(path)!r}: {error.strerror or error}"
+            raise type(error)(f"path must be one to write to; got {got}") from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # Such as that its folder has vanished.
+                temporary.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+
+    def _unfinished_run(self) -> _Run | None:
+        """Return the run that a `fit` would go on with."""
+        run = self._run
+        return run if run is not None and run.epoch < run.epochs else None
+
+    def _describe_training(self) -> dict[str, Any]:
+        """Return the numbers of what training goes on from, for JSON."""
+        run, generator = self._unfinished_run(), self._generator.bit_generator.state
+        return {"generator": generator, "run": run and run.numbers()}
+
+    def _saved_arrays(self) -> dict[str, np.ndarray]:
+        """Return all arrays of a model file by name: trained ones, and the run's."""
+        arrays, run = self._trained_arrays(), self._unfinished_run()
+        if run is not None:
+            arrays["order"] = run.order
+            arrays |= {f"before.{name}": array for name, array in run.before.items()}
+            arrays |= {f"mean.{name}": array for name, array in run.mean.items()}
+        return arrays
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> HandwrittenNumberClassification:
@@ -1620,23 +1781,47 @@ class HandwrittenNumberClassification:
             json.loads(str(arrays.pop(name)))
             for name in ("format_version", "settings", "history")
         )
+        training = json.loads(str(arrays.pop("training", "null")))
         if version != 1:
             raise ValueError(f"format version {version} where 1 is known")
         settings["dtype"] = np.dtype(settings["dtype"]).type
         settings["input_shape"] = tuple(settings["input_shape"])
         model = cls(**settings)  # What an older file does not know, keeps its default.
-        model._take_parameters(arrays)
+        if training is None:  # In an older file, too.
+            model._take_arrays(arrays, model.parameters)
+        else:
+            model._take_training(training, arrays)
         model._take_history(history)
         return model
 
-    def _take_parameters(self, arrays: dict[str, np.ndarray]) -> None:
-        """Put `arrays` in place of the parameters, once they fit the architecture."""
-        if arrays.keys() != self.parameters.keys():
-            names, got = list(self.parameters), list(arrays)
+    def _take_training(
+        self, training: dict[str, Any], arrays: dict[str, np.ndarray]
+    ) -> None:
+        """Put what was read in place of the state of training, once it can be one."""
+        generator = self._generator.bit_generator
+        generator.state = training["generator"]
+        if generator.state != training["generator"]:
+            got = training["generator"]
+            raise ValueError(f"generator must be in a state of its own; got {got}")
+        if training["run"] is not None:
+            run = self._run = _Run(**training["run"], order=arrays["order"])
+            run.check(self._bias_names())
+            trained = self._trained_arrays()
+            run.before = {name: np.empty_like(a) for name, a in trained.items()}
+            if "mean.W_dense" in arrays:
+                run.mean = {n: np.empty_like(a) for n, a in self.parameters.items()}
+        self._take_arrays(arrays, self._saved_arrays())
+
+    def _take_arrays(
+        self, arrays: dict[str, np.ndarray], into: dict[str, np.ndarray]
+    ) -> None:
+        """Copy `arrays` into those of the same names, once they fit all of them."""
+        if arrays.keys() != into.keys():
+            names, got = list(into), list(arrays)
             raise ValueError(
                 f"arrays must be {names} for {self.architecture}; got {got}"
             )
-        for name, parameter in self.parameters.items():
+        for name, parameter in into.items():
             array = arrays[name]
             if array.shape != parameter.shape or array.dtype != parameter.dtype:
                 required = f"{parameter.dtype} of shape {parameter.shape}"
@@ -1718,7 +1903,8 @@ class HandwrittenNumberClassification:
         shape = tuple(model.inputs[0].shape[1:])
         network = cls("-".join(tokens), input_shape=shape, **settings)
         arrays = [array.astype(network.dtype) for array in arrays]
-        network._take_parameters(dict(zip(network.parameters, arrays, strict=True)))
+        arrays = dict(zip(network.parameters, arrays, strict=True))
+        network._take_arrays(arrays, network.parameters)
         return network
 
     def __sklearn_tags__(self) -> Any:
@@ -1743,7 +1929,7 @@ class HandwrittenNumberClassification:
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle and copy a model without the mask of its last batch."""
-        return vars(self) | {"binary_max_pool": None, "_mean": {}}
+        return vars(self) | {"binary_max_pool": None}
 
     # ---------------------------------------------------------------- Looking inside
 
@@ -2099,6 +2285,54 @@ def _fit_windows(
     return counts
 
 
+@dataclass
+class _Run:
+    """A `fit` that is under way: all that it goes on from, beside what is trained."""
+
+    epochs: int  # in all
+    images: int  # in an epoch
+    labels: int  # checksum, by which to know them again
+    epoch: int = 0  # epochs that are finished
+    position: int = 0  # images of the present epoch that are done
+    loss: float = 0.0  # sums over these
+    hits: int = 0
+    seconds: float = 0.0
+    silent: list[str] = field(default_factory=list)  # biases without any gradient yet
+    warned: bool = False
+    order: np.ndarray | None = None  # of the images
+    before: dict[str, np.ndarray] = field(default_factory=dict)  # as the epoch began
+    mean: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def numbers(self) -> dict[str, Any]:
+        """Return all but the arrays."""
+        arrays = ("order", "before", "mean")
+        return {name: v for name, v in vars(self).items() if name not in arrays}
+
+    def check(self, biases: list[str]) -> None:
+        """Raise unless this can be a run, of a network with these `biases`."""
+        _check_integer("run's epochs", self.epochs, 1)
+        for name, most in (
+            ("images", len(self.order)),
+            ("labels", 2**32 - 1),
+            ("epoch", self.epochs - 1),
+            ("position", self.images),
+            ("hits", self.position),
+        ):
+            value = getattr(self, name)
+            _check_integer(f"run's {name}", value, 0)
+            if value > most:
+                raise ValueError(f"run's {name} must be at most {most}; got {value}")
+        for name in ("loss", "seconds"):
+            value = getattr(self, name)
+            _check_number(f"run's {name}", value, "at least 0", lambda v: v >= 0)
+        ordered = np.array_equal(np.sort(self.order), np.arange(self.images))
+        if not ordered or self.order.dtype != np.int64:
+            raise ValueError(f"order must be one of {self.images} images; got another")
+        if self.warned not in (True, False) or not set(self.silent) <= {*biases}:
+            got = f"{self.warned!r} and {self.silent!r}"
+            raise ValueError(f"warned and silent must be a bool and biases; got {got}")
+
+
 class _KerasReader:
     """Reads a Keras model layer by layer: `tokens` of the notation, and `arrays`."""
 
@@ -2259,6 +2493,35 @@ def _times(sizes: tuple[int, ...]) -> str:
     return "x".join(map(str, sizes))
 
 
+def _shape_hint(shape: tuple[int, ...], required: tuple[int, int, int]) -> str:
+    """Say what to do with images of such a shape, where (H, W, C) is required."""
+    height, width, channels = required
+    size = ", ".join(map(str, required))
+    fields = ", or bring each to 28x28 with prepare_image"
+    fields = fields if required == (28, 28, 1) else ""
+    for holds, hint in (
+        (shape in (required, required[:2]), "pass one image as image[np.newaxis]"),
+        (shape[1:] == (math.prod(required),), f"pass images.reshape(-1, {size})"),
+        (
+            shape[1:] == (channels, height, width),
+            "pass images.transpose(0, 2, 3, 1), with the channels last",
+        ),
+        (
+            shape[1:] == (height, width, 3),
+            "make RGB images grey with images.mean(axis=3), divided by 255 if they are "
+            f"uint8, or set input_shape={shape[1:]} for a network that reads colours",
+        ),
+        (
+            len(shape) == 4 or (len(shape) == 3 and shape[2] != 3),
+            f"set input_shape={(*shape[1:], 1)[:3]} for a network that reads them"
+            + fields,
+        ),
+    ):
+        if holds:
+            return f": {hint}"
+    return ""
+
+
 def _check_integer(name: str, value: int, least: int) -> None:
     """Raise unless `value` is an integer of at least `least`."""
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
@@ -2293,6 +2556,23 @@ def _epoch_line(epoch: int, epochs: int, results: dict[str, float]) -> str:
             f"validation {results['val_loss']:7.4f} {results['val_accuracy']:7.2%}"
         )
     return "  ".join([*cells, f"{results['seconds']:5.1f} s"])
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what killed processes have left of their writing to `path`."""
+    with suppress(OSError):  # Whoever then cannot write, either, is told so.
+        for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            leftover.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let a renamed file outlive a power cut, where the system knows how to."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 _LEAST_CONTRAST = 48  # of ink against paper, of 255: about that of a pencil

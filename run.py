@@ -2,6 +2,7 @@
 
 python run.py                     train on MNIST, test, write results/
 python run.py --recipe source     the same with the source project's settings
+python run.py --resume            go on with such a run that was interrupted or killed
 python run.py reproduce RECIPE    train and test a recipe with several seeds
 python run.py compare             train and test several configurations
 python run.py predict FILE ...    read digits from image files
@@ -17,6 +18,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import sys
@@ -99,6 +101,8 @@ HELD_OUT = 1 / 6  # of the training images, the last ones: for curves and choice
 EMBEDDED_EPOCHS = 10  # times as many epochs on the embedded digits, 40 x fewer
 DIGITS = Path(__file__).parent / "data" / "digits.npz"
 PAGE = Path(__file__).parent / "data" / "draw.html"
+# Of a run that is not finished, beside its results: the model, and what it learns from.
+CHECKPOINT, ARGUMENTS = "checkpoint.npz", "checkpoint.json"
 LARGEST_DRAWING = 1_000_000  # bytes; the page sends about 5,000
 
 
@@ -313,24 +317,115 @@ def prepare_data(
 
 def train(args: argparse.Namespace) -> int:
     """Train one network, test it, and write the model, the figures and the numbers."""
+    args.recipe = args.recipe or "default"
     model = HandwrittenNumberClassification(
         **chosen_settings(args, RECIPES[args.recipe])
     )
     data, split = prepare_data(args, [model])
-    print(f"\n{model.summary()}\n")
     output = make_folder(args.output or "results")
-    started, status = time.perf_counter(), 0
+    # In this order a checkpoint never stands beside the arguments of another run.
+    (output / CHECKPOINT).unlink(missing_ok=True)
+    write_json(output / ARGUMENTS, describe_arguments(args, data))
+    return finish_training(args, model, data, split, output)
+
+
+def resume(args: argparse.Namespace) -> int:
+    """Go on with an interrupted training run, and end as it would have ended."""
+    usual = vars(build_parser().parse_args(["--resume"]))
+    others = {name for name, value in usual.items() if vars(args)[name] != value}
+    got = [
+        args.command.__name__ if name == "command" else f"--{name.replace('_', '-')}"
+        for name in sorted(others - {"output"})
+    ]
+    if got:
+        required = "--resume must stand alone or beside --output"
+        raise ValueError(f"{required}; got {', '.join(got)}")
+    output = Path(args.output or "results")
+    model, arguments = read_checkpoint(output)
+    # The epochs are settled; nothing multiplies them again.
+    args = argparse.Namespace(**arguments, epochs=model.epochs, output=args.output)
+    data, split = prepare_data(args, [model])
+    if checksum(data) != args.checksum:
+        required = "--resume must find the data of the interrupted run"
+        raise ValueError(f"{required}; got others: {data.source}")
+    return finish_training(args, model, data, split, output)
+
+
+def describe_arguments(args: argparse.Namespace, data: Data) -> dict[str, Any]:
+    """Return what, beside the checkpoint, it takes to go on with a run."""
+    path = args.data or os.environ.get("MNIST_PATH")
+    return {
+        "recipe": args.recipe,
+        "data": os.path.abspath(path) if path else None,
+        "limit": args.limit,
+        "held_out": args.held_out,
+        "checksum": checksum(data),
+    }
+
+
+def checksum(data: Data) -> int:
+    """Return a number by which to know all images and labels again."""
+    total = 0
+    for array in data[2:]:
+        total = zlib.crc32(np.ascontiguousarray(array, np.uint8), total)
+    return total
+
+
+def read_checkpoint(
+    output: Path,
+) -> tuple[HandwrittenNumberClassification, dict[str, Any]]:
+    """Return the model of an interrupted run, and what `describe_arguments` said."""
+    required = f"--resume must find an interrupted run in {output}{os.sep}"
     try:
-        model.fit(split.images, split.labels, validation_data=split.held_out)
+        arguments = json.loads((output / ARGUMENTS).read_text(encoding="utf-8"))
+        model = HandwrittenNumberClassification.load(output / CHECKPOINT)
+    except FileNotFoundError as error:
+        got = f"no {Path(error.filename).name}"
+        raise ValueError(
+            f"{required}; got {got}: begin one, or name --output"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"{required}; got a damaged one: {error}") from error
+    names = ["recipe", "data", "limit", "held_out", "checksum"]
+    if not isinstance(arguments, dict) or list(arguments) != names:
+        raise ValueError(f"{required}; got a {ARGUMENTS} that does not say {names}")
+    return model, arguments
+
+
+def finish_training(
+    args: argparse.Namespace,
+    model: HandwrittenNumberClassification,
+    data: Data,
+    split: Split,
+    output: Path,
+) -> int:
+    """Train to the end, from wherever the model stands, and report."""
+    print(f"\n{model.summary()}\n")
+    earlier, status = sum(model.history["seconds"]), 0
+    started = time.perf_counter()
+    try:
+        if len(model.history["loss"]) < model.epochs:
+            model.fit(
+                split.images,
+                split.labels,
+                validation_data=split.held_out,
+                checkpoint=output / CHECKPOINT,
+            )
     except KeyboardInterrupt:
         status = INTERRUPTED
         print("\nInterrupted: what was learned so far is tested and written.")
     except FloatingPointError as error:
         status = 1
         print(f"\n{error}. What was learned before is tested and written.")
-    seconds = time.perf_counter() - started
+    seconds = earlier + time.perf_counter() - started
     with undisturbed():
         report_training(args, model, data, split, output, seconds, status == 0)
+        if status == INTERRUPTED:
+            folder = f" --output {shlex.quote(str(output))}" if args.output else ""
+            print(f"The training will go on with: python run.py --resume{folder}")
+        else:
+            (output / CHECKPOINT).unlink(missing_ok=True)
+            (output / ARGUMENTS).unlink()
     return status
 
 
@@ -529,7 +624,7 @@ def compare(args: argparse.Namespace) -> int:
     if args.architecture:
         named = f"got {args.architecture!r}: name it behind compare"
         raise ValueError(f"--architecture must be left out of a comparison; {named}")
-    settings = chosen_settings(args, RECIPES[args.recipe])
+    settings = chosen_settings(args, RECIPES[args.recipe or "default"])
     models = [
         HandwrittenNumberClassification(**settings | {"architecture": architecture})
         for architecture in args.configurations or CONFIGURATIONS
@@ -957,7 +1052,6 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.set_defaults(command=train)
-    parser.set_defaults(recipe="default")
     parser.add_argument(
         "--architecture",
         metavar="LAYERS",
@@ -965,6 +1059,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_recipe_flags(parser)
     add_training_flags(parser)
+    text = "go on with the run that was interrupted or killed in the folder for results"
+    parser.add_argument("--resume", action="store_true", help=text)
     names = "reproduce, compare, predict, draw"
     commands = parser.add_subparsers(title="commands", metavar=names)
 
@@ -1073,7 +1169,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     args = build_parser().parse_args(arguments)
     try:
-        return args.command(args)
+        return (resume if args.resume else args.command)(args)
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return INTERRUPTED

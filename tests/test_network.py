@@ -289,8 +289,8 @@ class TestTraining:
     @pytest.mark.parametrize("steps", [1, 2, 10, 100])
     def test_one_cycle_goes_up_for_three_tenths_then_down(self, steps):
         model = small_model(schedule="one-cycle", lr=2.0)
-        rates = np.array([rate for rate, _ in model._plan_steps(steps)])
-        assert len(rates) == steps
+        rates = [model._plan_step(step, steps)[0] for step in range(1, steps + 1)]
+        rates = np.array(rates)
         assert (rates > 0).all()
         assert (rates <= 2.0).all()
         done = np.arange(1, steps + 1) / (steps + 1)
@@ -417,13 +417,94 @@ class TestTraining:
         model = HandwrittenNumberClassification("3N", momentum=0.9, **SMALL)
         model.fit(*examples, verbose=0)
         before, history = snapshot(model), copy.deepcopy(model.history)
+        velocity = copy.deepcopy(model._velocity)
         model.set_params(lr=1e39)
         with pytest.raises(FloatingPointError, match=r"lr must be small enough .* 1e"):
             model.fit(*examples, verbose=0)
         assert_same_parameters(model, before)
+        for name, array in model._velocity.items():
+            assert_array_equal(array, velocity[name])
         assert model.history == history
         model.set_params(lr=0.1).fit(*examples, verbose=0)
         assert np.isfinite(model.history["loss"]).all()
+
+    @pytest.mark.parametrize(
+        ("name", "value", "got"),
+        [
+            ("W_dense", np.inf, "a loss of nan"),
+            ("biases.0", -np.inf, "infinite parameters"),  # which ReLU hides
+        ],
+    )
+    def test_diverging_names_step_and_rate_and_keeps_the_last_good_epoch(
+        self, examples, monkeypatch, name, value, got
+    ):
+        rates, original = [], HandwrittenNumberClassification._train_batch
+
+        def spy(self, images, labels, rate):
+            if len(rates) == 5:
+                spy.good = copy.deepcopy(self._trained_arrays())
+            if len(rates) == 7:
+                self.parameters[name][...] = value
+            rates.append(rate)
+            return original(self, images, labels, rate)
+
+        monkeypatch.setattr(HandwrittenNumberClassification, "_train_batch", spy)
+        settings = {"momentum": 0.5, "schedule": "one-cycle", "averaging": 0.9}
+        model = small_model(batch_size=10, **settings)
+        where = f"got {got} in step 3 of epoch 2, at a learning rate of 0.00"
+        with pytest.raises(FloatingPointError, match=f"{where}.*: try") as raised:
+            model.fit(*examples, epochs=3, verbose=0)
+        assert f"rate of {rates[7]:g}: try" in str(raised.value)
+        assert len(set(rates)) == len(rates) == 8
+        assert len(model.history["loss"]) == 1
+        for array, good in zip(
+            model._trained_arrays().values(), spy.good.values(), strict=True
+        ):
+            assert_array_equal(array, good)
+        model.fit(*examples, epochs=3, verbose=0)
+        assert len(model.history["loss"]) == 4
+
+    def test_a_layer_of_dead_relus_draws_one_warning_that_names_it(self, examples):
+        model = HandwrittenNumberClassification("4C3-5C3-MP2-3N", **SMALL)
+        model.biases[1][...] = -100
+        with pytest.warns(UserWarning, match="5C3 should have living ReLUs") as drawn:
+            model.fit(*examples, epochs=3, verbose=0)
+        assert len(drawn) == 1
+        assert drawn[0].filename == __file__
+
+    def test_a_layer_that_lives_in_one_batch_draws_none(self, examples, monkeypatch):
+        original = HandwrittenNumberClassification._train_batch
+
+        def spy(self, images, labels, rate):
+            later = self._run.position > 0
+            return original(self, images - 100 * later, labels, rate)
+
+        monkeypatch.setattr(HandwrittenNumberClassification, "_train_batch", spy)
+        model = small_model(batch_size=10)
+        np.abs(model.kernels[0], out=model.kernels[0])
+        model.fit(*examples, epochs=2, verbose=0)
+
+    def test_a_network_that_knows_all_by_heart_draws_no_warning(self, examples):
+        images, labels = examples[0], np.zeros(50, int)
+        model = small_model()
+        model.B_dense[0] = 1000
+        loss = model.fit(images, labels, epochs=2, verbose=0).history["loss"][-1]
+        assert loss == 0
+
+    def test_guessing_draws_one_warning_once_a_start_should_be_made(self):
+        images, labels = np.ones((1000, 8, 8)), np.arange(1000) % 3
+        model = small_model(lr=1e-9, batch_size=100).fit(
+            images, labels, epochs=9, verbose=0
+        )
+        message = r"accuracy should be above chance; got 3\d\.\d%.* has 33\.4%: try"
+        with pytest.warns(UserWarning, match=message) as drawn:
+            model.fit(images, labels, epochs=12, verbose=0)
+        assert len(drawn) == 1
+
+    def test_a_single_label_needs_no_guessing(self):
+        images, labels = np.ones((1000, 8, 8)), np.zeros(1000, int)
+        model = small_model(batch_size=100).fit(images, labels, epochs=10, verbose=0)
+        assert model.history["accuracy"][-1] == 1
 
     def test_an_interrupted_training_keeps_what_was_learned(
         self, examples, monkeypatch
@@ -675,6 +756,66 @@ class TestDoors:
                 use()
         assert_same_parameters(model, before)
 
+    @pytest.mark.parametrize(
+        ("shape", "hint"),
+        [
+            ((5, 28, 28, 3), r"make RGB images grey .*shape=\(28, 28, 3\)"),
+            ((5, 784), r"pass images.reshape\(-1, 28, 28, 1\)"),
+            ((5, 1, 28, 28), r"pass images.transpose\(0, 2, 3, 1\)"),
+            ((28, 28), r"pass one image as image\[np.newaxis\]"),
+            ((5, 32, 30), r"set input_shape=\(32, 30, 1\) .* with prepare_image"),
+            ((5, 32, 30, 3), r"set input_shape=\(32, 30, 3\) .* with prepare_image"),
+        ],
+    )
+    def test_images_of_another_shape_are_told_what_to_do(self, shape, hint):
+        message = rf"images must have shape \(B, 28, 28, 1\); got .*: {hint}"
+        with pytest.raises(ValueError, match=message):
+            HandwrittenNumberClassification().predict(np.zeros(shape))
+
+    def test_what_is_said_of_images_of_another_shape_helps(self, rng):
+        small, colours = small_model(), rng.random((5, 8, 8, 3))
+        images = colours.mean(axis=3)
+        first = images.reshape(-1, 1, 8, 8)
+        for same in (
+            images.reshape(5, 64).reshape(-1, 8, 8, 1),
+            first.transpose(0, 2, 3, 1),
+        ):
+            assert_array_equal(small.predict_proba(same), small.predict_proba(images))
+        assert small.predict(images[0][np.newaxis]).shape == (1,)
+        assert small.set_params(input_shape=(8, 8, 3)).predict(colours).shape == (5,)
+
+    def test_integers_that_are_not_uint8_are_told_how_to_become_it(self):
+        with pytest.raises(TypeError, match=r"pass images.astype\(np.uint8\)"):
+            small_model().predict(np.zeros((2, 8, 8), int))
+
+    @pytest.mark.parametrize(
+        ("labels", "hint"),
+        [
+            ([1, 2, 3], r"1\.\.3 need 1 subtracted, as in labels - 1"),
+            ([0, 1, 3], "an architecture for them ends in 4N"),
+            ([1, 2, 25], "an architecture for them ends in 26N"),
+        ],
+    )
+    def test_labels_beyond_the_classes_are_told_what_to_do(self, labels, hint):
+        with pytest.raises(
+            ValueError, match=rf"labels must be in 0\.\.2; got .*{hint}"
+        ):
+            small_model().fit(np.zeros((3, 8, 8)), labels)
+
+    def test_labels_that_are_texts_are_told_what_to_do(self):
+        with pytest.raises(TypeError, match=r"pass labels.astype\(int\)"):
+            small_model().fit(np.zeros((3, 8, 8)), np.array(["0", "1", "2"]))
+
+    def test_images_and_labels_that_are_exchanged_are_recognised(self, examples):
+        images, labels = examples
+        for use in (
+            lambda model: model.fit(labels, images),
+            lambda model: model.evaluate(labels, images),
+            lambda model: model.fit(*examples, validation_data=(labels, images)),
+        ):
+            with pytest.raises(ValueError, match=r"images must come before .*exchange"):
+                use(small_model())
+
     @pytest.mark.parametrize("wrong", [np.zeros((3, 8, 8)), (1, 2, 3), 5])
     def test_wrong_validation_data_are_named(self, examples, wrong):
         with pytest.raises(
@@ -743,7 +884,9 @@ class TestFiles:
                 "format_version",
                 "settings",
                 "history",
+                "training",
                 *self.model.parameters,
+                *(f"velocity.{name}" for name in self.model.parameters),
             }
             assert json.loads(str(archive["settings"]))["architecture"] == "4C3-MP2-3N"
             assert json.loads(str(archive["format_version"])) == 1
