@@ -67,6 +67,7 @@ import numbers
 import os
 import re
 import sys
+import threading
 import time
 import warnings
 import zipfile
@@ -203,7 +204,7 @@ class HandwrittenNumberClassification:
         self.history = {"loss": [], "accuracy": [], "seconds": []}
         self.binary_max_pool: np.ndarray | None = None
         self._pooled_from: tuple = (None, None)
-        self._arrays: list[np.ndarray] | None = None
+        self._work = _WorkArrays()
         self._run: _Run | None = None
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -512,7 +513,7 @@ class HandwrittenNumberClassification:
 
         What no window reads, rows and columns at the lower right, stays behind.
         """
-        self._taken = 0
+        self._work.taken = 0
         height, width = self._read_size
         batch = self._tensor((len(images), height, width, images.shape[3]), self.dtype)
         np.copyto(batch, images[:, :height, :width], casting="same_kind")
@@ -527,14 +528,15 @@ class HandwrittenNumberClassification:
         batch before saves the operating system's work for fresh pages, which takes as
         long as the mathematics. A step called by itself always gets a new array.
         """
-        if self._arrays is None:
+        work = self._work
+        if work.arrays is None:
             return np.empty(shape, dtype)
-        if self._taken == len(self._arrays):
-            self._arrays.append(np.empty(0))
-        array = self._arrays[self._taken]
+        if work.taken == len(work.arrays):
+            work.arrays.append(np.empty(0))
+        array = work.arrays[work.taken]
         if array.shape != shape or array.dtype != dtype:
-            array = self._arrays[self._taken] = _aligned(shape, dtype)
-        self._taken += 1
+            array = work.arrays[work.taken] = _aligned(shape, dtype)
+        work.taken += 1
         return array
 
     def _tensor(self, shape: tuple[int, int, int, int], dtype: np.dtype) -> np.ndarray:
@@ -558,14 +560,15 @@ class HandwrittenNumberClassification:
 
         Meanwhile NumPy's buffers, through which it passes what is not contiguous, are
         small enough for the first cache; input gradients take a quarter less time.
+        Their size is each thread's own, too.
         """
-        outer, buffer = self._arrays, np.setbufsize(2048)
+        outer, buffer = self._work.arrays, np.setbufsize(2048)
         try:
-            self._arrays = [] if several else None
+            self._work.arrays = [] if several else None
             yield
         finally:
             np.setbufsize(buffer)
-            self._arrays = outer
+            self._work.arrays = outer
 
     # ---------------------------------------------------------------- Convolution
 
@@ -2331,6 +2334,21 @@ class _Run:
         if self.warned not in (True, False) or not set(self.silent) <= {*biases}:
             got = f"{self.warned!r} and {self.silent!r}"
             raise ValueError(f"warned and silent must be a bool and biases; got {got}")
+
+
+class _WorkArrays(threading.local):
+    """What batches use one after the other; each thread that asks has its own.
+
+    So one model predicts in several threads at once, none of which writes into the
+    numbers of another.
+    """
+
+    arrays: list[np.ndarray] | None = None  # None but in a run of batches
+    taken = 0  # of them, by the present batch
+
+    def __reduce__(self) -> tuple:
+        """Pickle and copy none of them: they are made anew where they are needed."""
+        return type(self), ()
 
 
 class _KerasReader:

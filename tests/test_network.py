@@ -535,7 +535,7 @@ class TestTraining:
         for use in (model.fit, model.evaluate):
             with pytest.raises(KeyboardInterrupt):
                 use(*examples)
-            assert model._arrays is None
+            assert model._work.arrays is None
 
     def test_one_line_an_epoch_aligned(self, examples, capsys):
         small_model().fit(*examples, epochs=10, validation_data=examples)
