@@ -1564,17 +1564,11 @@ class HandwrittenNumberClassification:
 
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
         """Return the probability of each class, (B, N), for any number of images."""
-        images = self._check_images(images)
-        result, done = np.empty((len(images), len(self.B_dense)), self.dtype), 0
-        with self._reusing_arrays(len(images) > self._AT_ONCE):
-            for probabilities in self._probabilities(images):
-                result[done : done + len(probabilities)] = probabilities
-                done += len(probabilities)
-        return result
+        return self._read(images, lambda probabilities: probabilities)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Return the most probable class of each image, int of shape (B,)."""
-        return self.predict_proba(images).argmax(axis=1)
+        return self._read(images, lambda probabilities: probabilities.argmax(axis=1))
 
     def evaluate(self, images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
         """Return mean loss (nats) and accuracy (0..1) over any number of images."""
@@ -1593,6 +1587,17 @@ class HandwrittenNumberClassification:
         return self.evaluate(images, labels)[1]
 
     _AT_ONCE = 100  # images in one batch of a prediction: little memory, warm caches
+
+    def _read(
+        self, images: np.ndarray, answer: Callable[[np.ndarray], np.ndarray]
+    ) -> np.ndarray:
+        """Return what `answer` makes of the probabilities, batch after batch.
+
+        Of many images, their answers are all that is kept.
+        """
+        images = self._check_images(images)
+        with self._reusing_arrays(len(images) > self._AT_ONCE):
+            return np.concatenate([answer(p) for p in self._probabilities(images)])
 
     def _probabilities(self, images: np.ndarray) -> Iterator[np.ndarray]:
         """Yield the probabilities of one batch after the other."""
