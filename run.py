@@ -28,7 +28,8 @@ import webbrowser
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -104,6 +105,8 @@ PAGE = Path(__file__).parent / "data" / "draw.html"
 # Of a run that is not finished, beside its results: the model, and what it learns from.
 CHECKPOINT, ARGUMENTS = "checkpoint.npz", "checkpoint.json"
 LARGEST_DRAWING = 1_000_000  # bytes; the page sends about 5,000
+MOST_AT_ONCE = 32  # connections of the page's server; others wait until one ends
+PATIENCE = 10  # seconds for a request to arrive whole, and for its answer to leave
 
 
 # ------------------------------------------------------------------------ Data
@@ -850,19 +853,66 @@ def draw(args: argparse.Namespace) -> int:
 class DrawingServer(ThreadingHTTPServer):
     """Reads drawings with one model, for pages of its own on the loopback address."""
 
-    daemon_threads = True  # A browser's open connection must not keep us from ending.
+    daemon_threads = False  # At the end, what is under way is still answered.
+    request_queue_size = 128  # connections that may wait
 
     def __init__(
         self, port: int, model: HandwrittenNumberClassification, examples: np.ndarray
     ) -> None:
+        self.arrivals: dict[socket.socket, float] = {}  # of open connections, seconds
+        # One thread reads all drawings: memory is that for one, whoever else waits.
+        self.reader = ThreadPoolExecutor(1)
         super().__init__(("127.0.0.1", port), DrawingHandler)
         self.model, self.examples = model, examples
         self.one_at_a_time = threading.Lock()  # The model remembers its last pooling.
         self.page = PAGE.read_bytes()
-        self.read_drawing(as_png(examples[0]))  # Imports all that the first one needs.
+        self.read_in_turn(as_png(examples[0]))  # Imports all that the first one needs.
         self.hosts = {
             f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost")
         }
+
+    def read_in_turn(self, picture: bytes) -> dict[str, Any]:
+        """Return what `read_drawing` does, once the drawings before it are read."""
+        return self.reader.submit(self.read_drawing, picture).result()
+
+    def process_request(self, request: socket.socket, client_address: Any) -> None:
+        """Answer in a thread of its own, once fewer than MOST_AT_ONCE are at work."""
+        while len(self.arrivals) >= MOST_AT_ONCE:
+            self.service_actions()
+            time.sleep(0.01)
+        self.arrivals[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: socket.socket) -> None:
+        """Close a connection, which makes room for another."""
+        super().shutdown_request(request)
+        self.arrivals.pop(request, None)
+
+    def service_actions(self) -> None:
+        """Listen no longer to whom takes too long; the server calls this all the time.
+
+        The handler's timeout is one for each read: who sends a byte now and then would
+        keep a thread for ever.
+        """
+        self.stop_listening(time.monotonic() - PATIENCE)
+
+    def server_close(self) -> None:
+        """Listen to nobody any longer, and wait for what is still answered."""
+        self.stop_listening(time.monotonic())
+        super().server_close()
+        self.reader.shutdown()
+
+    def stop_listening(self, latest: float) -> None:
+        """End what connections send that came before `latest`; answers still leave."""
+        for connection, arrival in self.arrivals.copy().items():
+            if arrival <= latest:
+                with suppress(OSError):  # It may be closed by now.
+                    connection.shutdown(socket.SHUT_RD)
+
+    def handle_error(self, request: socket.socket, client_address: Any) -> None:
+        """Show an error, unless it is that the client is gone."""
+        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
+            super().handle_error(request, client_address)
 
     def read_drawing(self, picture: bytes) -> dict[str, Any]:
         """Return what the network makes of a picture, as the page shows it.
@@ -899,7 +949,7 @@ class DrawingHandler(BaseHTTPRequestHandler):
     """Answers the page's requests, and refuses all others in words."""
 
     server: DrawingServer
-    timeout = 10  # seconds that a slow sender is waited for
+    timeout = PATIENCE  # of each read, and of sending an answer
 
     def do_GET(self) -> None:
         """Send the page, or one of the test images."""
@@ -929,7 +979,7 @@ class DrawingHandler(BaseHTTPRequestHandler):
             self.refuse(413, f"a picture must have at most {LARGEST_DRAWING:,} bytes")
         else:
             try:
-                result = self.server.read_drawing(self.rfile.read(int(length)))
+                result = self.server.read_in_turn(self.rfile.read(int(length)))
             except (OSError, ValueError, SyntaxError):
                 self.refuse(400, "this is no picture that can be read")
             else:

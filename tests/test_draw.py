@@ -1,14 +1,19 @@
 """The page to draw digits on: its server, and the page in a real browser."""
 
 import base64
+import contextlib
 import http.client
 import io
 import json
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -158,6 +163,140 @@ class TestServer:
         connection.request("GET", "/")
         policy = connection.getresponse().headers["Content-Security-Policy"]
         assert "default-src 'none'" in policy
+
+
+class TestClients:
+    """What clients do that are slow, many or gone; to a server in this process."""
+
+    @pytest.fixture
+    def server(self, digits):
+        model = HandwrittenNumberClassification()
+        with run.DrawingServer(0, model, digits.test_images[:1]) as server:
+            thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+            thread.start()
+            yield server
+            server.shutdown()
+            thread.join()
+
+    def connect(self, server):
+        return socket.create_connection(server.server_address, timeout=20)
+
+    def ask(self, server):
+        return ask(f"127.0.0.1:{server.server_port}", "GET", "/")[0]
+
+    def wait_for(self, condition):
+        patience = time.monotonic() + 10
+        while not condition():
+            assert time.monotonic() < patience
+            time.sleep(0.01)
+
+    def test_who_sends_a_byte_now_and_then_is_cut_off(self, server, monkeypatch):
+        monkeypatch.setattr(run, "PATIENCE", 0.5)
+        with self.connect(server) as connection:
+            began = time.monotonic()
+            connection.settimeout(0.02)
+            connection.sendall(b"GET / HTTP/1.1\r\nX: ")
+            answer = b""
+            while not answer and time.monotonic() < began + 10:
+                connection.sendall(b"x")
+                with contextlib.suppress(TimeoutError):
+                    answer = connection.recv(100)
+        assert answer.startswith(b"HTTP/1.0 4")
+        assert time.monotonic() - began > 0.4
+
+    def test_no_more_than_the_most_are_at_work(self, server, monkeypatch):
+        monkeypatch.setattr(run, "MOST_AT_ONCE", 2)
+        before = threading.active_count()
+        with contextlib.ExitStack() as stack:
+            for _ in range(5):
+                stack.enter_context(self.connect(server))
+            self.wait_for(lambda: len(server.arrivals) == 2)
+            time.sleep(0.1)
+            assert threading.active_count() == before + 2
+        assert self.ask(server) == 200
+
+    def test_those_who_wait_are_answered_once_the_slow_are_cut_off(
+        self, server, monkeypatch
+    ):
+        monkeypatch.setattr(run, "MOST_AT_ONCE", 1)
+        monkeypatch.setattr(run, "PATIENCE", 0.5)
+        with self.connect(server):
+            self.wait_for(lambda: server.arrivals)
+            began = time.monotonic()
+            assert self.ask(server) == 200
+            assert time.monotonic() - began < 5
+
+    def test_who_asks_to_be_kept_is_not(self, server):
+        with self.connect(server) as connection:
+            host = f"Host: 127.0.0.1:{server.server_port}"
+            head = f"GET / HTTP/1.1\r\n{host}\r\nConnection: keep-alive\r\n\r\n"
+            connection.sendall(head.encode())
+            began = time.monotonic()
+            with connection.makefile("rb") as answer:
+                assert answer.read().endswith(server.page)
+            assert time.monotonic() - began < 5
+
+    def test_who_leaves_is_not_spoken_of(self, server, monkeypatch, capsys):
+        arrived, gone = threading.Event(), threading.Event()
+
+        def read_slowly(picture):
+            arrived.set()
+            gone.wait(10)
+            return {"steps": "x" * 10_000_000}  # More than the system keeps for us.
+
+        monkeypatch.setattr(server, "read_drawing", read_slowly)
+        with self.connect(server) as connection:
+            host = f"Host: 127.0.0.1:{server.server_port}"
+            head = f"POST /read HTTP/1.1\r\n{host}\r\nContent-Length: 1\r\n\r\n"
+            connection.sendall(head.encode() + b"1")
+            arrived.wait(10)
+        gone.set()
+        self.wait_for(lambda: not server.arrivals)
+        assert capsys.readouterr().err == ""
+
+    def test_an_error_of_our_own_is_shown_and_it_goes_on(self, server, capsys):
+        server.page = None
+        with pytest.raises(http.client.RemoteDisconnected):
+            self.ask(server)
+        self.wait_for(lambda: not server.arrivals)
+        assert "TypeError" in capsys.readouterr().err
+        server.page = b"mended"
+        assert self.ask(server) == 200
+
+    def test_at_its_end_what_is_under_way_is_still_answered(self, digits, monkeypatch):
+        def read_slowly(picture):
+            time.sleep(0.5)
+            return {"steps": "x" * 20_000_000}
+
+        before, model = threading.active_count(), HandwrittenNumberClassification()
+        server = run.DrawingServer(0, model, digits.test_images[:1])
+        monkeypatch.setattr(server, "read_drawing", read_slowly)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        with ThreadPoolExecutor(1) as client:
+            address = f"127.0.0.1:{server.server_port}"
+            answer = client.submit(ask, address, "POST", "/read", b"1")
+            self.wait_for(lambda: server.arrivals)
+            time.sleep(0.2)
+            server.shutdown()
+            thread.join()
+            server.server_close()
+            assert threading.active_count() <= before + 1  # The client's.
+            assert answer.result()[0] == 200
+
+    def test_its_end_waits_for_no_client_and_leaves_no_thread(self, digits):
+        before, model = threading.active_count(), HandwrittenNumberClassification()
+        server = run.DrawingServer(0, model, digits.test_images[:1])
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        with self.connect(server):
+            self.wait_for(lambda: server.arrivals)
+            server.shutdown()
+            began = time.monotonic()
+            server.server_close()
+            assert time.monotonic() - began < 5
+        thread.join()
+        assert threading.active_count() == before
 
 
 def test_without_a_model_it_says_how_to_train_one(tmp_path, capsys):
