@@ -452,17 +452,17 @@ def train_on_disk(path: Path, counts: tuple[int, ...]) -> list[dict]:
     ]
 
 
-def watch_memory(stop: threading.Event) -> float:
+def watch_memory(stop: threading.Event, process: int | str = "self") -> float:
     """Return the largest `anonymous_memory` until `stop` is set."""
-    peak = anonymous_memory()
+    peak = anonymous_memory(process)
     while not stop.wait(0.1):
-        peak = max(peak, anonymous_memory())
+        peak = max(peak, anonymous_memory(process))
     return peak
 
 
-def anonymous_memory() -> float:
-    """Return the resident memory of this process that maps no file, in MB (Linux)."""
-    status = Path("/proc/self/status").read_text()
+def anonymous_memory(process: int | str = "self") -> float:
+    """Return the resident memory of a process that maps no file, in MB (Linux)."""
+    status = Path(f"/proc/{process}/status").read_text()
     kilobytes = status.partition("RssAnon:")[2].split()[0]
     return int(kilobytes) * 1024 / 1e6
 
