@@ -152,6 +152,19 @@ class HandwrittenNumberClassification:
     layers : list of SimpleNamespace
         What `architecture` says of each layer: token, maps, parameters, multiply-adds.
 
+    Notes
+    -----
+    On one machine, with the same versions of Python's libraries, the same seed and the
+    same calls of `fit` and `partial_fit` give the same bits, whatever is evaluated,
+    predicted or drawn in between. Elsewhere the random numbers are the same as long as
+    NumPy's generator is, but no bits: another processor or build of BLAS adds up in
+    another order. So does a batch of another size; the probabilities of an image
+    differ by rounding, and its label only where two of them are equal but for that.
+
+    One model may predict in several threads at once, and each thread may train a model
+    of its own. The way back, and `trace_steps`, are for one thread at a time: they
+    keep the mask of the last pooling on the model.
+
     Examples
     --------
     >>> rng = np.random.default_rng(0)
