@@ -2144,6 +2144,61 @@ class HandwrittenNumberClassification:
                 _draw_step(panel, number, *step)
         return figure
 
+    def plot_reading(self, image: np.ndarray, figure: Figure | None = None) -> Figure:
+        """Draw what `find_digits` makes of a picture, and how its digits are read.
+
+        Where a digit is misread, this shows whether light, lines or pen are to blame.
+        Doubtful ones are marked, of which no class has the probability `UNSURE`.
+
+        Parameters
+        ----------
+        image : uint8 array of shape (H, W), (H, W, 3) or (H, W, 4)
+        figure : Figure, optional
+        """
+        found = self.find_digits(image)
+        probabilities = self.predict_proba(found.images)
+        names = self.name_digits(probabilities)
+        rows = min(math.ceil(len(names) / 10), 4)
+        height, width = found.stages["picture"].shape
+        heights = [
+            0.4 + min(max(3 * height / width, 1), 6),
+            0.4 + 1.35 * rows,
+        ]  # inches
+        figure = _new_figure(12, sum(heights)) if figure is None else figure
+        above, below = figure.subfigures(2, 1, height_ratios=heights)
+        panels = above.subplots(1, len(found.stages))
+        for panel, (title, stage) in zip(panels, found.stages.items(), strict=True):
+            panel.imshow(stage, cmap="gray", vmin=0)
+            panel.set_title(title, size=9)
+            panel.set(xticks=[], yticks=[])
+        scale = max(height, width) / max(np.shape(image)[:2])
+        for name, (top, left, bottom, right) in zip(names, found.boxes, strict=True):
+            corners = (
+                [left, right, right, left, left],
+                [top, top, bottom, bottom, top],
+            )
+            colour = "tab:orange" if "?" in name else "tab:blue"
+            panels[0].plot(*(scale * np.array(corners)), color=colour)
+            style = {"color": colour, "size": 12, "weight": "bold", "clip_on": True}
+            panels[0].text(scale * left, scale * top, name, va="bottom", **style)
+        below.suptitle("As the network sees them, in reading order", size=10)
+        panels = below.subplots(rows, 10, squeeze=False).ravel()
+        for panel in panels:
+            panel.set_axis_off()
+        for panel, name, digit, shares in zip(
+            panels, names, found.images, probabilities, strict=False
+        ):
+            panel.imshow(digit[..., 0], cmap="gray", vmin=0)
+            panel.set_title(f"{name} ({shares.max():.1%})", size=9)
+        return figure
+
+    @classmethod
+    def name_digits(cls, probabilities: np.ndarray) -> list[str]:
+        """Return each row's most probable class as text, a doubtful one with a "?"."""
+        doubts = np.where(probabilities.max(axis=1) < cls.UNSURE, "?", "")
+        classes = probabilities.argmax(axis=1)
+        return [f"{digit}{doubt}" for digit, doubt in zip(classes, doubts, strict=True)]
+
     @staticmethod
     def lay_out_maps(maps: np.ndarray) -> np.ndarray:
         """Return up to 64 maps, (H, W, C), as one picture, with nan between them.
@@ -2663,7 +2718,7 @@ def _find_pieces(
     strong = inked & (ink > 0.5 * np.percentile(ink[inked], 95))
     kept = np.bincount(pieces[strong], minlength=count) > 0
     digits = _join_pieces(np.flatnonzero(kept), sizes, ink.shape)
-    stages = {"grey": grey, "light on the paper": paper, "ink": ink}
+    stages = {"picture": grey, "light on the paper": paper, "ink": ink}
     return ink, pieces, digits, stages | {"without ruled lines": ink * kept[pieces]}
 
 

@@ -27,10 +27,11 @@ import time
 import webbrowser
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain, count
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -104,7 +105,7 @@ DIGITS = Path(__file__).parent / "data" / "digits.npz"
 PAGE = Path(__file__).parent / "data" / "draw.html"
 # Of a run that is not finished, beside its results: the model, and what it learns from.
 CHECKPOINT, ARGUMENTS = "checkpoint.npz", "checkpoint.json"
-LARGEST_DRAWING = 1_000_000  # bytes; the page sends about 5,000
+LARGEST_PICTURE = 20_000_000  # bytes; a drawing has about 5,000, a photograph more
 MOST_AT_ONCE = 32  # connections of the page's server; others wait until one ends
 PATIENCE = 10  # seconds for a request to arrive whole, and for its answer to leave
 
@@ -774,25 +775,45 @@ def log_places(values: np.ndarray, quantity: str) -> np.ndarray:
 
 
 def predict(args: argparse.Namespace) -> int:
-    """Read the digit in each image file with a saved model."""
+    """Read the digits in each image file with a saved model, and show how."""
     model = load_model(args.model)
-    rows, failed = [], False
+    output = make_folder(args.output)
+    rows, figures, failed = [], {}, False
     for file in args.files:
         try:
-            prepared = model.prepare_image(read_image(file))
-            probabilities = model.predict_proba(prepared)[0]
+            image = read_image(file)
+            probabilities = model.predict_proba(model.find_digits(image).images)
         except (OSError, ValueError, SyntaxError) as error:
             reason = getattr(error, "strerror", None) or error
             print(f"{file}: {reason}", file=sys.stderr)
             failed = True
             continue
-        digit = str(probabilities.argmax())
-        rows.append((file, digit, *(f"{p:.1%}" for p in probabilities)))
+        for name, shares in zip(
+            model.name_digits(probabilities), probabilities, strict=True
+        ):
+            rows.append((file, name, *(f"{p:.1%}" for p in shares)))
+        path = name_apart(output / f"read-{Path(file).name}.png", figures)
+        figures[path] = file
+        write_figure(path, model.plot_reading(image))
     if rows:
         print_table(
             [("file", "digit", *(f"P({n})" for n in range(len(rows[0]) - 2))), *rows]
         )
+        if any("?" in name for _, name, *_ in rows):
+            print(
+                f"\n?: in doubt, for no digit has a probability of {model.UNSURE:.0%}"
+            )
+        print()
+        for path, file in figures.items():
+            seen = " ".join(name for other, name, *_ in rows if other == file)
+            print(f"{file}: {seen}, found as {path} shows")
     return 1 if failed else 0
+
+
+def name_apart(path: Path, taken: Container[Path]) -> Path:
+    """Return a path, or the first with a number behind its name that is not taken."""
+    numbered = (path.with_stem(f"{path.stem}-{number}") for number in count(2))
+    return next(name for name in chain([path], numbered) if name not in taken)
 
 
 def load_model(path: str) -> HandwrittenNumberClassification:
@@ -871,9 +892,9 @@ class DrawingServer(ThreadingHTTPServer):
             f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost")
         }
 
-    def read_in_turn(self, picture: bytes) -> dict[str, Any]:
+    def read_in_turn(self, *arguments: Any) -> dict[str, Any]:
         """Return what `read_drawing` does, once the drawings before it are read."""
-        return self.reader.submit(self.read_drawing, picture).result()
+        return self.reader.submit(self.read_drawing, *arguments).result()
 
     def process_request(self, request: socket.socket, client_address: Any) -> None:
         """Answer in a thread of its own, once fewer than MOST_AT_ONCE are at work."""
@@ -914,8 +935,13 @@ class DrawingServer(ThreadingHTTPServer):
         if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
             super().handle_error(request, client_address)
 
-    def read_drawing(self, picture: bytes) -> dict[str, Any]:
+    def read_drawing(
+        self, picture: bytes, chosen: int = 0, with_stages: bool = False
+    ) -> dict[str, Any]:
         """Return what the network makes of a picture, as the page shows it.
+
+        Of all digits found, boxes and readings; of the `chosen` one, each step; and on
+        demand the stages in which they were found.
 
         Raises
         ------
@@ -924,25 +950,39 @@ class DrawingServer(ThreadingHTTPServer):
         """
         image = read_image(io.BytesIO(picture))
         try:
-            prepared = self.model.prepare_image(image)
+            found = self.model.find_digits(image)
         except ValueError:  # There is no ink.
             return {"message": "draw a digit"}
-        with self.one_at_a_time:
-            steps, _ = self.model.trace_steps(prepared)
-        *steps, (_, probabilities, _) = steps
+        probabilities = self.model.predict_proba(found.images)
+        names = self.model.name_digits(probabilities)
+        chosen = min(chosen, len(names) - 1)
+        steps = self.model.trace_steps(found.images[chosen])[0][:-1]
+        stages = found.stages.items() if with_stages else ()
+        message = " ".join(names)
+        if len(names) == 1:
+            message += f" ({probabilities.max():.1%})"
+        if "?" in message:
+            message += " in doubt"
         return {
-            "message": f"{probabilities.argmax()} ({probabilities.max():.1%})",
-            "probabilities": [float(p) for p in probabilities],
+            "message": message,
+            "names": names,
+            "boxes": (found.boxes / (2 * image.shape[:2])).tolist(),
+            "chosen": chosen,
+            "probabilities": probabilities[chosen].tolist(),
+            "stages": [show_step(title, stage[..., None]) for title, stage in stages],
             "steps": [
-                {
-                    "title": title,
-                    "size": "x".join(map(str, maps.shape)),
-                    "picture": as_data_url(self.model.lay_out_maps(maps)),
-                }
+                show_step(title, maps)
                 for title, maps, _ in steps
                 if maps.ndim == 3  # Flattened, they are the same numbers in a row.
             ],
         }
+
+
+def show_step(title: str, maps: np.ndarray) -> dict[str, str]:
+    """Return maps (H, W, C) as the page shows them."""
+    picture = HandwrittenNumberClassification.lay_out_maps(maps)
+    size = "x".join(map(str, maps.shape))
+    return {"title": title, "size": size, "picture": as_data_url(picture)}
 
 
 class DrawingHandler(BaseHTTPRequestHandler):
@@ -971,15 +1011,18 @@ class DrawingHandler(BaseHTTPRequestHandler):
         if self.is_foreign():
             return
         length = self.headers.get("Content-Length", "")
-        if self.path != "/read":
+        path, _, query = self.path.partition("?")
+        asked = re.fullmatch("(digit=([0-9]{1,4}))?(&stages)?", query)
+        if path != "/read" or not asked:
             self.refuse(404, "there is nothing here")
         elif not re.fullmatch("[0-9]{1,12}", length):
             self.refuse(411, "Content-Length must say how long the picture is")
-        elif int(length) > LARGEST_DRAWING:
-            self.refuse(413, f"a picture must have at most {LARGEST_DRAWING:,} bytes")
+        elif int(length) > LARGEST_PICTURE:
+            self.refuse(413, f"a picture must have at most {LARGEST_PICTURE:,} bytes")
         else:
             try:
-                result = self.server.read_in_turn(self.rfile.read(int(length)))
+                picture, chosen = self.rfile.read(int(length)), int(asked[2] or 0)
+                result = self.server.read_in_turn(picture, chosen, bool(asked[3]))
             except (OSError, ValueError, SyntaxError):
                 self.refuse(400, "this is no picture that can be read")
             else:
@@ -1145,6 +1188,8 @@ def build_parser() -> argparse.ArgumentParser:
     predicting = commands.add_parser("predict", help="read digits from image files")
     predicting.set_defaults(command=predict)
     predicting.add_argument("files", nargs="+", metavar="FILE", help="PNG, JPEG, ...")
+    text = "folder for figures of how the digits were found (default: results)"
+    predicting.add_argument("--output", metavar="FOLDER", default="results", help=text)
 
     drawing = commands.add_parser(
         "draw", help="draw digits in a browser", argument_default=argparse.SUPPRESS

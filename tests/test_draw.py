@@ -101,9 +101,10 @@ class TestServer:
         assert status == 200
         result = json.loads(content)
         model = HandwrittenNumberClassification.load(model_path)
-        expected = model.predict_proba(model.prepare_image(picture))[0]
-        assert_allclose(result["probabilities"], expected, rtol=1e-5)
-        assert result["message"].startswith(f"{expected.argmax()} (")
+        expected = model.predict_proba(model.prepare_image(picture))
+        assert_allclose(result["probabilities"], expected[0], rtol=1e-5)
+        assert result["names"] == model.name_digits(expected)
+        assert result["message"].startswith(f"{result['names'][0]} (")
         sizes = [step["size"] for step in result["steps"]]
         assert sizes[:3] == ["28x28x1", "24x24x12", "8x8x12"]
         seen = result["steps"][0]["picture"].partition("base64,")[2]
@@ -116,6 +117,29 @@ class TestServer:
             address, "POST", "/read", as_png(np.full((280, 280), 255, np.uint8))
         )
         assert (status, json.loads(content)) == (200, {"message": "draw a digit"})
+
+    def test_of_several_digits_each_is_found_and_the_chosen_one_is_shown(
+        self, address, digits, model_path
+    ):
+        pictures = [image.repeat(6, 0).repeat(6, 1) for image in digits.test_images[:3]]
+        row = as_png(255 - np.hstack(pictures))
+        found = [
+            json.loads(ask(address, "POST", f"/read?digit={n}", row)[1])
+            for n in (0, 1, 2, 9)
+        ]
+        model = HandwrittenNumberClassification.load(model_path)
+        expected = model.predict_proba(digits.test_images[:3])
+        for number, result in enumerate(found[:3]):
+            assert result["chosen"] == number
+            assert_allclose(result["probabilities"], expected[number], atol=0.15)
+            assert result["message"].startswith(" ".join(result["names"]))
+            lefts = [left for _, left, _, _ in result["boxes"]]
+            assert_allclose(lefts, np.array([0.05, 0.38, 0.72]), atol=0.09)
+            assert result["stages"] == []
+        assert found[3]["chosen"] == 2
+        shown = json.loads(ask(address, "POST", "/read?digit=0&stages", row)[1])
+        titles = [stage["title"] for stage in shown["stages"]]
+        assert titles == ["picture", "light on the paper", "ink", "without ruled lines"]
 
     def test_examples_are_pictures_that_it_reads(self, address):
         status, content = ask(address, "GET", "/example?7")
@@ -134,9 +158,11 @@ class TestServer:
             ("GET", "/../run.py", None, {}, 404),
             ("GET", "/data/digits.npz", None, {}, 404),
             ("POST", "/", b"1", {}, 404),
+            ("POST", "/read?digit=-1", b"1", {}, 404),
+            ("POST", "/read?digit=0&stages=2", b"1", {}, 404),
             ("POST", "/read", b"1", {"Content_Length": "-1"}, 411),
             ("POST", "/read", b"1", {"Content_Length": "many"}, 411),
-            ("POST", "/read", b"1", {"Content_Length": "1000001"}, 413),
+            ("POST", "/read", b"1", {"Content_Length": "20000001"}, 413),
             ("POST", "/read", b"", {}, 400),
             ("POST", "/read", b"no picture", {}, 400),
             ("POST", "/read", as_png(np.zeros((9, 9), np.uint8))[:40], {}, 400),
@@ -239,7 +265,7 @@ class TestClients:
     def test_who_leaves_is_not_spoken_of(self, server, monkeypatch, capsys):
         arrived, gone = threading.Event(), threading.Event()
 
-        def read_slowly(picture):
+        def read_slowly(*_):
             arrived.set()
             gone.wait(10)
             return {"steps": "x" * 10_000_000}  # More than the system keeps for us.
@@ -264,7 +290,7 @@ class TestClients:
         assert self.ask(server) == 200
 
     def test_at_its_end_what_is_under_way_is_still_answered(self, digits, monkeypatch):
-        def read_slowly(picture):
+        def read_slowly(*_):
             time.sleep(0.5)
             return {"steps": "x" * 20_000_000}
 
@@ -361,6 +387,44 @@ class TestPage:
     def test_an_example_is_read(self, page):
         page.find_element("id", "example").click()
         self.wait_for(page, lambda text: re.match(r"\d \(", text))
+
+    def test_two_digits_are_told_apart_and_one_is_chosen(self, page):
+        self.trace(page, [(-70, -70), (-70, 0), (-70, 70)])
+        self.wait_for(page, lambda text: text.startswith("1"))
+        self.trace(page, [(70, -70), (70, 0), (70, 70)])
+        self.wait_for(page, lambda text: text.startswith("1 1"))
+        boxes = page.find_elements("css selector", "#boxes div")
+        paper = page.find_element("id", "paper").rect
+        middles = [box.rect["x"] + box.rect["width"] / 2 - paper["x"] for box in boxes]
+        assert_allclose(middles, [71, 211], atol=4)
+        buttons = page.find_elements("css selector", "#digits button")
+        assert [b.get_attribute("aria-pressed") for b in buttons] == ["true", "false"]
+        buttons[1].click()
+        chosen = "#digits button:nth-child(2)[aria-pressed=true]"
+        self.wait_for(page, lambda _: page.find_elements("css selector", chosen))
+
+    def test_a_photograph_is_read_and_how_it_was_is_shown(self, page, tmp_path, digits):
+        picture = 255 - np.hstack(
+            [
+                image.repeat(9, 0)
+                for image in [digits.test_images[n].repeat(9, 1) for n in (1, 4)]
+            ]
+        )
+        exif = Image.Exif()
+        exif[0x0112] = 6  # as a phone says: turn me by 90 degrees
+        turned = Image.fromarray(picture).rotate(90, expand=True)
+        turned.convert("RGB").save(tmp_path / "photograph.jpg", exif=exif)
+        page.find_element("id", "file").send_keys(str(tmp_path / "photograph.jpg"))
+        self.wait_for(page, lambda _: page.find_elements("css selector", "#found img"))
+        assert len(page.find_elements("css selector", "#found img")) == 4
+        boxes = page.find_elements("css selector", "#boxes div")
+        paper = page.find_element("id", "paper").rect
+        assert len(boxes) == 2
+        assert boxes[0].rect["x"] < paper["x"] + 140 < boxes[1].rect["x"]
+        assert abs(boxes[0].rect["y"] - paper["y"] - 90) < 30
+        page.find_element("id", "clear").click()
+        self.wait_for(page, lambda text: text == "draw a digit")
+        assert page.find_elements("css selector", "#found img") == []
 
     def test_it_fits_a_phone(self, page):
         page.execute_cdp_cmd(
