@@ -2758,8 +2758,9 @@ def _is_light_on_dark(grey: np.ndarray) -> bool:
     side = max(5, _odd(0.45 * max(small.shape)))
     small = np.rint(np.pad(small, side // 2, mode="edge")).astype(np.uint8)
     # In logarithms a shadow counts less, yet black not without bounds.
-    levels = np.log(96 + np.arange(256))
-    return ((levels[small] - levels[cv2.medianBlur(small, side)]) ** 3).sum() > 0
+    levels = np.log(96 + np.arange(256, dtype=np.float32))
+    deviations = levels[small] - levels[cv2.medianBlur(small, side)]
+    return (deviations * deviations * deviations).sum() > 0
 
 
 def _find_ink(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:

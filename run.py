@@ -30,6 +30,7 @@ import zlib
 from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain, count
 from pathlib import Path
@@ -41,6 +42,7 @@ from handwritten_classifier import HandwrittenNumberClassification
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
 # ------------------------------------------------------------------------ Settings
@@ -1074,15 +1076,21 @@ def as_png(image: np.ndarray) -> bytes:
 
 def as_data_url(picture: np.ndarray) -> str:
     """Return a picture of numbers in the colours of the figures, as an address."""
-    from matplotlib import colormaps
-
     largest = np.nanmax(np.abs(picture)) or 1
     if np.nanmin(picture) < 0:
-        colours = colormaps["coolwarm"](0.5 + 0.5 * picture / largest, bytes=True)
+        colours = colour_map("coolwarm")(0.5 + 0.5 * picture / largest, bytes=True)
     else:
-        colours = colormaps["gray"](picture / largest, bytes=True)
+        colours = colour_map("gray")(picture / largest, bytes=True)
     png = as_png(colours)
     return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+@cache
+def colour_map(name: str) -> Colormap:
+    """Return a colour map, whose table is then made only once."""
+    from matplotlib import colormaps
+
+    return colormaps[name]
 
 
 # ------------------------------------------------------------------------ Files, tables
