@@ -1,6 +1,7 @@
 """The program, run for real in a process of its own, and its reading of data."""
 
 import gzip
+import hashlib
 import json
 import os
 import re
@@ -543,7 +544,10 @@ class TestData:
         monkeypatch.delenv("MNIST_PATH", raising=False)
         monkeypatch.setenv("KERAS_HOME", str(tmp_path))
         (tmp_path / "datasets").mkdir()
-        np.savez(tmp_path / "datasets" / "mnist.npz", **arrays)
+        cached = tmp_path / "datasets" / "mnist.npz"
+        np.savez(cached, **arrays)
+        digest = hashlib.sha256(cached.read_bytes()).hexdigest()
+        monkeypatch.setattr(run, "MNIST_SHA256", digest)
         self.check(run.load_data(), arrays)
         monkeypatch.setenv("MNIST_PATH", str(DIGITS))
         assert run.load_data().embedded
@@ -557,13 +561,13 @@ class TestData:
         (tmp_path / "datasets").mkdir()
         (tmp_path / "datasets" / "mnist.npz").write_text("broken")
 
-        def no_network():
+        def no_network(cached):
             raise OSError("no network")
 
         monkeypatch.setattr(run, "download_mnist", no_network)
         assert run.load_data().embedded
         said = capsys.readouterr().err
-        assert "must be a .npz file" in said
+        assert "must have the SHA-256 of MNIST" in said
         assert "no network" in said
 
     @pytest.mark.parametrize(
@@ -576,7 +580,8 @@ class TestData:
             ("y_train", np.zeros(20), "integer label"),
             ("y_train", None, "y_train"),
             ("x_test", np.zeros((5, 8, 8), np.uint8), r"\(n, 28, 28\); got .*8, 8"),
-            ("x_train", np.zeros((20, 8, 8), np.uint8), r"\(n, 8, 8\); got .*28, 28"),
+            ("x_train", np.zeros((20, 8, 8), np.uint8), r"28\); got .*\(20, 8, 8\)"),
+            ("x_train", np.array([object()]), "must hold numbers or text.*object"),
         ],
     )
     def test_wrong_arrays_are_named(self, tmp_path, arrays, name, array, message):
