@@ -72,7 +72,7 @@ import time
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -210,7 +210,7 @@ class HandwrittenNumberClassification:
         self.label_smoothing = label_smoothing
         self.averaging = averaging
         self._check_settings()
-        self.layers = self._read_architecture()
+        self.layers = self._read_architecture(architecture, input_shape)
         self._steps = self._order_steps()
         self._read_size = self._find_read_size()
         self._draw_parameters()
@@ -279,13 +279,16 @@ class HandwrittenNumberClassification:
         re.ASCII,
     )
 
-    def _read_architecture(self) -> list[SimpleNamespace]:
+    @classmethod
+    def _read_architecture(
+        cls, architecture: str, input_shape: tuple[int, int, int]
+    ) -> list[SimpleNamespace]:
         """Read the notation: one entry a layer, its maps fitted to each other."""
-        layers, shape = [], tuple(self.input_shape)
-        tokens = self.architecture.split("-")
+        layers, shape = [], tuple(input_shape)
+        tokens = architecture.split("-")
         for position, token in enumerate(tokens, start=1):
             got = f"got {token!r} at position {position}, on a map of {_times(shape)}"
-            found = self._TOKEN.fullmatch(token)
+            found = cls._TOKEN.fullmatch(token)
             if found is None:
                 known = "8C4, 8C3s2p1, MP2, MP3s2 and 10N"
                 raise ValueError(
@@ -295,7 +298,7 @@ class HandwrittenNumberClassification:
                 raise ValueError(
                     f"architecture must end in a dense layer like 10N; {got}"
                 )
-            layer = self._read_layer(found, shape, last=position == len(tokens))
+            layer = cls._read_layer(found, shape, last=position == len(tokens))
             if min(layer.output_shape) < 1:
                 raise ValueError(f"architecture must fit each window to its map; {got}")
             layers.append(layer)
@@ -1793,11 +1796,7 @@ class HandwrittenNumberClassification:
     @classmethod
     def _read_model(cls, file: IO[bytes]) -> HandwrittenNumberClassification:
         """Read and check a model file; what is wrong is raised as some error."""
-        if not zipfile.is_zipfile(file):
-            raise ValueError("this is no .npz file")
-        file.seek(0)
-        with np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        arrays = read_arrays(file)
         version, settings, history = (
             json.loads(str(arrays.pop(name)))
             for name in ("format_version", "settings", "history")
@@ -1807,6 +1806,7 @@ class HandwrittenNumberClassification:
             raise ValueError(f"format version {version} where 1 is known")
         settings["dtype"] = np.dtype(settings["dtype"]).type
         settings["input_shape"] = tuple(settings["input_shape"])
+        cls._check_size(arrays, settings["architecture"], settings["input_shape"])
         model = cls(**settings)  # What an older file does not know, keeps its default.
         if training is None:  # In an older file, too.
             model._take_arrays(arrays, model.parameters)
@@ -1814,6 +1814,21 @@ class HandwrittenNumberClassification:
             model._take_training(training, arrays)
         model._take_history(history)
         return model
+
+    @classmethod
+    def _check_size(
+        cls,
+        arrays: dict[str, np.ndarray],
+        architecture: str,
+        input_shape: tuple[int, int, int],
+    ) -> None:
+        """Raise if `arrays` are too small for a network, before any memory is its."""
+        layers = cls._read_architecture(architecture, input_shape)
+        needed = sum(layer.parameters for layer in layers)
+        got = sum(array.size for array in arrays.values())
+        if got < needed:
+            required = f"at least {needed:,} numbers for {architecture}"
+            raise ValueError(f"arrays must be {required}; got {got:,}")
 
     def _take_training(
         self, training: dict[str, Any], arrays: dict[str, np.ndarray]
@@ -2307,6 +2322,64 @@ class HandwrittenNumberClassification:
 
 
 # -------------------------------------------------------------------- Small helpers
+
+
+def read_arrays(
+    file: IO[bytes], names: Iterable[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Return the arrays of an ``.npz`` file by name: all, or those of `names`.
+
+    The file may be a stranger's: nothing is unpickled or written, and no array is made
+    before its size is known, and known to be there.
+
+    Raises
+    ------
+    Exception
+        Of any kind, if the file is damaged; ValueError if it is none to be trusted.
+    """
+    if not zipfile.is_zipfile(file):
+        raise ValueError("this is no .npz file")
+    packed = file.seek(0, os.SEEK_END)
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        found = {entry.filename.removesuffix(".npy"): entry for entry in entries}
+        if len(found) < len(entries):
+            raise ValueError("each array must be there once; got several of one name")
+        chosen = {name: found[name] for name in (found if names is None else names)}
+        check_unpacked(sum(entry.file_size for entry in chosen.values()), packed)
+        return {name: _read_array(archive, entry) for name, entry in chosen.items()}
+
+
+def check_unpacked(unpacked: int, packed: int) -> None:
+    """Raise if a file claims to hold far more bytes than data of our kind would.
+
+    MNIST unpacks to 5 times its size. A file that is small anyway may hold 1 MB.
+    """
+    most = max(10 * packed, 1_000_000)
+    if unpacked > most:
+        required = f"a file of {packed:,} bytes must unpack to at most {most:,}"
+        raise ValueError(f"{required}; got {unpacked:,}")
+
+
+def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
+    """Read one array, once its header agrees with the archive about its size."""
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # Of these alone zipfile unpacks no more than it is asked for.
+        required = f"{entry.filename} must be stored or deflated"
+        raise ValueError(f"{required}; got compression {entry.compress_type}")
+    with archive.open(entry) as stream:
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[np.lib.format.read_magic(stream)]
+        shape, _, dtype = read_header(stream)
+        size = math.prod(shape) * dtype.itemsize
+        left = entry.file_size - stream.tell()
+        if dtype.kind not in "biufU" or not 0 < size == left:
+            required = f"{entry.filename} must hold numbers or text, {left:,} bytes"
+            raise ValueError(f"{required}; got {dtype} of shape {shape}")
+        stream.seek(0)
+        return np.lib.format.read_array(stream, allow_pickle=False)
 
 
 def _windows(

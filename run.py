@@ -16,16 +16,17 @@ import base64
 import gzip
 import io
 import json
+import math
 import os
 import re
 import shlex
 import signal
 import socket
+import struct
 import sys
-import threading
 import time
+import warnings
 import webbrowser
-import zipfile
 import zlib
 from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -38,12 +39,17 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from handwritten_classifier import HandwrittenNumberClassification
+from handwritten_classifier import (
+    HandwrittenNumberClassification,
+    check_unpacked,
+    read_arrays,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
+    from PIL.ImageFile import ImageFile
 
 # ------------------------------------------------------------------------ Settings
 
@@ -107,6 +113,12 @@ DIGITS = Path(__file__).parent / "data" / "digits.npz"
 PAGE = Path(__file__).parent / "data" / "draw.html"
 # Of a run that is not finished, beside its results: the model, and what it learns from.
 CHECKPOINT, ARGUMENTS = "checkpoint.npz", "checkpoint.json"
+# The formats of pictures that are read, and how many million pixels of them at most:
+# what is decoded in less than a second and 200 MB. A JPEG file may hold more of them,
+# since it is decoded to a part of its size.
+FORMATS = {"BMP": 12.5, "GIF": 12.5, "JPEG": 12.5, "PNG": 12.5, "TIFF": 12.5, "WEBP": 8}
+JPEG_MEMORY = "100M"  # bytes; JPEG's progressive files are decoded as a whole
+FINEST_PICTURE = 2000  # pixels on the longer side; a digit shows no more than 20
 LARGEST_PICTURE = 20_000_000  # bytes; a drawing has about 5,000, a photograph more
 MOST_AT_ONCE = 32  # connections of the page's server; others wait until one ends
 PATIENCE = 10  # seconds for a request to arrive whole, and for its answer to leave
@@ -146,7 +158,7 @@ def load_data(path: str | os.PathLike | None = None) -> Data:
     failures = ["--data and MNIST_PATH: not given"]
     for place, read in (
         (str(cached), lambda: read_data(cached)),
-        ("download through TensorFlow", download_mnist),
+        ("download through TensorFlow", lambda: download_mnist(cached)),
     ):
         try:
             return read()
@@ -179,7 +191,8 @@ def read_data(path: Path) -> Data:
         arrays = [read_idx(path, *part) for part in IDX_PARTS]
     else:
         arrays = read_npz(path)
-    size = (8, 8) if arrays[0].shape[1:] == (8, 8) else (28, 28)
+    embedded = path.samefile(DIGITS)
+    size = (8, 8) if embedded else (28, 28)
     for images, labels in (arrays[:2], arrays[2:]):
         if images.dtype != np.uint8 or images.shape[1:] != size:
             required = f"uint8 images of shape (n, {size[0]}, {size[1]})"
@@ -193,7 +206,7 @@ def read_data(path: Path) -> Data:
         if labels.min() < 0 or labels.max() > 9:
             got = f"{labels.min()}..{labels.max()}"
             raise ValueError(f"{path} must hold labels 0..9; got {got}")
-    if size == (8, 8):
+    if embedded:
         arrays = [enlarge_digits(a) if a.ndim == 3 else a for a in arrays]
         return Data("embedded digits", True, *arrays)
     return Data(f"MNIST from {path}", False, *arrays)
@@ -204,11 +217,7 @@ def read_npz(path: Path) -> list[np.ndarray]:
     names = ("x_train", "y_train", "x_test", "y_test")
     with open(path, "rb") as file:
         try:
-            if not zipfile.is_zipfile(file):
-                raise ValueError("no .npz file")
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as archive:
-                return [archive[name] for name in names]
+            return list(read_arrays(file, names).values())
         except Exception as error:  # Whatever a damaged file may lead to.
             required = f"must be a .npz file with the arrays {', '.join(names)}"
             raise ValueError(f"{path} {required}; got: {error}") from error
@@ -229,19 +238,20 @@ def read_idx(folder: Path, pattern: str, axes: int) -> np.ndarray:
         raise ValueError(f"{folder} must hold mnist's IDX files; got no {pattern}")
     required = f"{found[0]} must be an IDX file of bytes with {axes} axes"
     opener = gzip.open if found[0].suffix == ".gz" else open
-    try:
-        with opener(found[0], "rb") as file:
-            content = file.read()
-    except (EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"{required}; got: {error}") from error
-    start = 4 * (1 + axes)  # Magic number 00 00 08 axes, then big-endian sizes.
-    if len(content) < start or content[:4] != bytes((0, 0, 8, axes)):
-        raise ValueError(f"{required}; got {content[:start].hex(' ') or 'nothing'}")
-    sizes = np.frombuffer(content[4:start], ">u4").astype(int)
-    if len(content) != start + sizes.prod():
-        got = f"{len(content) - start} bytes for shape {tuple(sizes.tolist())}"
-        raise ValueError(f"{required}; got {got}")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(sizes)
+    with opener(found[0], "rb") as file:
+        try:
+            start = file.read(4 * (1 + axes))
+            if start[:4] != bytes((0, 0, 8, axes)):  # The magic number.
+                raise ValueError(start.hex(" ") or "nothing")
+            shape = struct.unpack(f">{axes}I", start[4:])
+            size = math.prod(shape)
+            check_unpacked(size, found[0].stat().st_size)
+            content = file.read(size + 1)
+            if len(content) != size:
+                raise ValueError(f"{len(content):,} bytes or more for shape {shape}")
+        except Exception as error:  # Whatever a damaged file may lead to.
+            raise ValueError(f"{required}; got: {error}") from error
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def enlarge_digits(digits: np.ndarray) -> np.ndarray:
@@ -254,8 +264,11 @@ def enlarge_digits(digits: np.ndarray) -> np.ndarray:
     return np.rint(255 * fields).astype(np.uint8)
 
 
-def download_mnist() -> Data:
-    """Return MNIST through TensorFlow, which checks its hash and caches it."""
+def download_mnist(cached: Path) -> Data:
+    """Return MNIST through TensorFlow, which checks its hash, and keep it at `cached`.
+
+    It is downloaded under another name: what was cut short is never taken for MNIST.
+    """
     print("Downloading MNIST through TensorFlow ...", file=sys.stderr, flush=True)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     patience = socket.getdefaulttimeout()
@@ -265,11 +278,10 @@ def download_mnist() -> Data:
     try:
         from tensorflow.keras.datasets import mnist
 
-        (train_images, train_labels), (test_images, test_labels) = mnist.load_data()
+        write_file(cached, lambda temporary: mnist.load_data(temporary.name))
     finally:
         socket.setdefaulttimeout(patience)
-    source = "MNIST, downloaded through TensorFlow"
-    return Data(source, False, train_images, train_labels, test_images, test_labels)
+    return read_data(cached)
 
 
 class Split(NamedTuple):
@@ -785,7 +797,7 @@ def predict(args: argparse.Namespace) -> int:
         try:
             image = read_image(file)
             probabilities = model.predict_proba(model.find_digits(image).images)
-        except (OSError, ValueError, SyntaxError) as error:
+        except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             print(f"{file}: {reason}", file=sys.stderr)
             failed = True
@@ -835,22 +847,65 @@ def load_model(path: str) -> HandwrittenNumberClassification:
 def read_image(path: str | IO[bytes]) -> np.ndarray:
     """Return a picture as uint8, upright: (H, W), (H, W, 3) or (H, W, 4).
 
+    It may be a stranger's, and is reduced to what is fine enough to be read.
+
     Raises
     ------
     OSError, ValueError
         If it cannot be read.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
+    os.environ.setdefault("JPEGMEM", JPEG_MEMORY)  # Read by the JPEG library.
     try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"image must be of a sensible size; got: {error}") from error
-    if image.mode.startswith("I"):  # 16 bits of grey
-        return (np.asarray(image) // 257).astype(np.uint8)
-    transparent = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
-    return np.asarray(image.convert("RGBA" if transparent else "RGB"))
+        with warnings.catch_warnings():  # What Pillow warns of is damage, or refused.
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=list(FORMATS)) as picture:
+                return decode_picture(picture)
+    except Exception as error:  # Of many kinds, where a file is damaged.
+        if getattr(error, "errno", None):  # The system's: there is no such file, ...
+            raise
+        required = f"image must be a whole picture ({', '.join(FORMATS)})"
+        raise ValueError(f"{required}; got: {error or type(error).__name__}") from error
+
+
+def decode_picture(picture: ImageFile) -> np.ndarray:
+    """Decode what Pillow has opened; what is wrong is raised as some error."""
+    from PIL import ImageOps
+
+    size = "x".join(map(str, picture.size))
+    # JPEG alone is decoded smaller, to 1/2, 1/4 or 1/8, with no side below this.
+    picture.draft(None, (FINEST_PICTURE // 2,) * 2)
+    most = FORMATS.get(picture.format, FORMATS["JPEG"])  # Of a phone it may be MPO.
+    if math.prod(picture.size) > 1e6 * most:
+        got = f"{size} pixels in {picture.format}"
+        raise ValueError(f"{got}, where {most:g} million can be decoded")
+    ImageOps.exif_transpose(picture, in_place=True)
+    layers = picture.getbands()
+    transparent = layers[-1] == "A" or "transparency" in picture.info
+    if picture.mode[0] in "IF":  # More levels than 256.
+        mode = picture.mode[0]
+    elif picture.mode in ("1", "L") and not transparent:
+        mode = "L"
+    else:
+        mode = "RGBA" if transparent else "RGB"
+    image = picture.convert(mode)
+    image = image.reduce(math.ceil(max(image.size) / FINEST_PICTURE))
+    levels = np.asarray(image)
+    return levels if levels.dtype == np.uint8 else scale_levels(levels)
+
+
+def scale_levels(levels: np.ndarray) -> np.ndarray:
+    """Turn levels beyond 8 bits, white at 65535, or floats, into uint8.
+
+    Of floats, white is the first of 1, 255 and 65535 that none of them goes beyond.
+    """
+    if not np.isfinite(levels).all():
+        raise ValueError("levels that are nan or infinite")
+    white = 65535
+    if levels.dtype.kind == "f":
+        white = next((w for w in (1, 255) if levels.max() <= w), white)
+    return np.rint(np.clip(levels, 0, white) * (255 / white)).astype(np.uint8)
 
 
 # ------------------------------------------------------------------------ Draw
@@ -887,7 +942,6 @@ class DrawingServer(ThreadingHTTPServer):
         self.reader = ThreadPoolExecutor(1)
         super().__init__(("127.0.0.1", port), DrawingHandler)
         self.model, self.examples = model, examples
-        self.one_at_a_time = threading.Lock()  # The model remembers its last pooling.
         self.page = PAGE.read_bytes()
         self.read_in_turn(as_png(examples[0]))  # Imports all that the first one needs.
         self.hosts = {
@@ -947,7 +1001,7 @@ class DrawingServer(ThreadingHTTPServer):
 
         Raises
         ------
-        OSError, ValueError, SyntaxError
+        OSError, ValueError
             If it is no picture.
         """
         image = read_image(io.BytesIO(picture))
@@ -1025,7 +1079,7 @@ class DrawingHandler(BaseHTTPRequestHandler):
             try:
                 picture, chosen = self.rfile.read(int(length)), int(asked[2] or 0)
                 result = self.server.read_in_turn(picture, chosen, bool(asked[3]))
-            except (OSError, ValueError, SyntaxError):
+            except (OSError, ValueError):
                 self.refuse(400, "this is no picture that can be read")
             else:
                 self.reply(200, "application/json", json.dumps(result).encode())

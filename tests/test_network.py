@@ -955,6 +955,13 @@ class TestFiles:
                 {"history": '{"loss": ["x"], "accuracy": [1], "seconds": [1]}'},
                 "history must have a number an epoch; not in loss",
             ),
+            (
+                {
+                    "settings": '{"architecture": "90000N-10N", "dtype": "float32", '
+                    '"input_shape": [28, 28, 1]}'
+                },
+                "at least 71,550,010 numbers",
+            ),
             ({"W_dense": None}, "arrays must be .* for 4C3-MP2-3N; got"),
             ({"W_more": np.zeros(3)}, "arrays must be .* for 4C3-MP2-3N; got"),
             (
@@ -999,7 +1006,7 @@ class TestFiles:
             content = dict(archive)
         content["history"] = np.array([{"a": 1}], dtype=object)
         np.savez(path, **content)
-        with pytest.raises(ValueError, match="allow_pickle=False"):
+        with pytest.raises(ValueError, match=r"numbers or text.*; got object"):
             HandwrittenNumberClassification.load(path)
 
     def test_pickle_and_copy_carry_no_mask(self, examples):
