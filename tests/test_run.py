@@ -580,12 +580,42 @@ class TestPredict:
         done = program("predict", *files)
         assert done.returncode == 0, done.stderr
         head, _, *rows = [line.split() for line in done.stdout.splitlines()]
+        rows = rows[: len(files)]
         assert head == ["file", "digit", *(f"P({n})" for n in range(10))]
         assert [row[:2] for row in rows] == [[file, "0"] for file in files]
         for row in rows:
             shares = [float(cell.rstrip("%")) for cell in row[2:]]
             assert sum(shares) == pytest.approx(100, abs=0.6)
             assert max(shares) == shares[0]
+
+    def test_of_several_digits_each_is_read_and_a_figure_shows_where(
+        self, program, tmp_path, digits, model_path
+    ):
+        chosen = [5, 9, 11]
+        row = np.hstack([digits.test_images[n].repeat(5, 0) for n in chosen])
+        (tmp_path / "other").mkdir()
+        for name in ("row.png", "other/row.png"):
+            Image.fromarray(255 - row.repeat(5, 1)).save(tmp_path / name)
+        done = program("predict", "row.png", "other/row.png", "--output", "seen")
+        assert done.returncode == 0, done.stderr
+        model = HandwrittenNumberClassification.load(tmp_path / "results" / "model.npz")
+        names = model.name_digits(model.predict_proba(digits.test_images[chosen]))
+        lines = done.stdout.splitlines()
+        assert [line.split()[1] for line in lines[2:8]] == 2 * names
+        figures = ["seen/read-row.png.png", "seen/read-row.png-2.png"]
+        text = f"{' '.join(names)}, found as"
+        assert lines[-2] == f"row.png: {text} {figures[0]} shows"
+        assert lines[-1] == f"other/row.png: {text} {figures[1]} shows"
+        assert_pictures(tmp_path, figures)
+
+    def test_doubt_is_said(self, program, tmp_path, digits):
+        (tmp_path / "results").mkdir()
+        HandwrittenNumberClassification().save(tmp_path / "results" / "model.npz")
+        Image.fromarray(digits.test_images[0]).save(tmp_path / "digit.png")
+        done = program("predict", "digit.png")  # by a model that has learned nothing
+        row = done.stdout.splitlines()[2].split()
+        assert re.fullmatch(r"\d\?", row[1])
+        assert "?: in doubt, for no digit has a probability of 70%" in done.stdout
 
     def test_what_cannot_be_read_is_said_and_the_rest_is_read(
         self, program, tmp_path, digits, model_path
@@ -605,8 +635,8 @@ class TestPredict:
             assert f"{name}: " in done.stderr
         assert "Traceback" not in done.stderr
         rows = done.stdout.splitlines()
-        assert [row.split()[:1] for row in rows[2:]] == [["zero.png"], [], ["zero.png:"]]
-        assert rows[2].split()[1] == "0"
+        assert rows[2].split()[:2] == ["zero.png", "0"]
+        assert rows[3:] == ["", "zero.png: 0, found as results/read-zero.png.png shows"]
 
     def test_a_file_that_is_no_model_is_an_error(self, program, tmp_path):
         (tmp_path / "other.npz").write_text("no model")

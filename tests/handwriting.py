@@ -1,0 +1,194 @@
+"""Pictures as people bring them: digits by several pens, on papers, in bad light.
+
+The digits are given, as MNIST's images, so that it is known what there is to read.
+``python tests/handwriting.py results/model.npz`` prints how many digits of MNIST's test
+images a model reads right in each kind of picture (``--pictures N`` of each).
+"""
+
+import argparse
+import io
+import os
+import sys
+from itertools import product
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import run
+
+# How wide the stroke is, as a share of the digit's height (None: as it was written),
+# and how dark, 0..1.
+PENS = {
+    "as written": (None, 0.85),
+    "ballpoint": (0.03, 0.75),
+    "pencil": (0.05, 0.45),
+    "felt pen": (0.17, 0.9),
+}
+# The distance of the lines downward and across, as shares of a digit's height (None:
+# there are none), how dark they are, 0..1, and how wide, as a share of that height.
+PAPERS = {
+    "plain": (None, None, 0, 0),
+    "lined": (0.9, None, 0.3, 0.012),
+    "dark lines": (1.1, None, 0.55, 0.015),
+    "squared": (0.4, 0.4, 0.25, 0.01),
+}
+LIGHTS = ("even", "slanting", "shadow")
+HEIGHT = 180  # pixels, of a digit
+
+
+def take_picture(digits, rng, *, pen="as written", paper="plain", light="even"):
+    """Return digits in a row on paper as a photograph, uint8 (H, W, 3), and boxes."""
+    ink, boxes = write_row(digits, rng, PENS[pen][0])
+    down, across, darkness, width = PAPERS[paper]
+    angle, width = rng.uniform(-4, 4), max(1.2, width * HEIGHT)
+    lines = np.zeros_like(ink)
+    for step, turned in ((down, angle), (across, angle + 90)):
+        if step:
+            ruled = rule_paper(ink.shape, step * HEIGHT, turned, width, rng)
+            lines = np.maximum(lines, ruled)
+    sheet = np.array([0.96, 0.95, 0.92])
+    picture = sheet * (1 - lines[..., None] * darkness * np.array([1, 0.8, 0.5]))
+    blue = sheet * (1 - PENS[pen][1] * np.array([1, 0.9, 0.6]))
+    picture += ink[..., None] * (blue - picture)
+    grain = cv2.GaussianBlur(rng.normal(size=ink.shape), (0, 0), 1.5)
+    picture *= (1 + 0.04 * grain[..., None]) * shine(ink.shape, light, rng)[..., None]
+    noisy = 255 * picture + rng.normal(0, 4, picture.shape)
+    file = io.BytesIO()
+    photograph = Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+    photograph.save(file, "JPEG", quality=int(rng.integers(60, 95)))
+    return np.asarray(Image.open(file)), boxes
+
+
+def write_row(digits, rng, width):
+    """Return the ink of a row of digits, 0..1, and the box of each in it."""
+    heights = (round(HEIGHT * rng.uniform(0.9, 1.1)) for _ in digits)
+    strokes = [write(d, h, width) for d, h in zip(digits, heights, strict=True)]
+    gap, margin = round(0.35 * HEIGHT), round(HEIGHT * rng.uniform(0.5, 0.9))
+    tall = max(len(stroke) for stroke in strokes) + 2 * margin
+    wide = sum(stroke.shape[1] + gap for stroke in strokes) - gap + 2 * margin
+    ink, boxes = np.zeros((tall, max(tall, wide)), np.float32), []
+    left = margin + max(0, tall - wide) // 2
+    for stroke in strokes:
+        top = margin + round(rng.uniform(-0.1, 0.1) * HEIGHT)
+        bottom, right = top + len(stroke), left + stroke.shape[1]
+        ink[top:bottom, left:right] = stroke
+        rows, columns = (np.flatnonzero((stroke > 0.5).any(axis=a)) for a in (1, 0))
+        ends = rows[-1] + 1, columns[-1] + 1
+        boxes.append((top + rows[0], left + columns[0], top + ends[0], left + ends[1]))
+        left = right + gap
+    return ink, np.array(boxes)
+
+
+def write(digit, height, width):
+    """Return one digit's ink, `height` pixels high, by a pen of this width."""
+    rows, columns = (np.flatnonzero(digit.any(axis=axis)) for axis in (1, 0))
+    crop = digit[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    scale, crop = height / len(crop), np.pad(crop, 3).astype(np.float32)
+    size = [round(scale * side) for side in crop.shape[::-1]]
+    large = cv2.resize(crop, size, interpolation=cv2.INTER_CUBIC)
+    ink = (cv2.GaussianBlur(large, (0, 0), 0.3 * scale) > 110).astype(np.uint8)
+    if width is not None:
+        way = cv2.distanceTransform(1 - find_middle(ink), cv2.DIST_L2, 5)
+        ink = (way < width * height / 2).astype(np.uint8)
+    return cv2.GaussianBlur(ink.astype(np.float32), (0, 0), 0.8)
+
+
+def find_middle(ink):
+    """Return the middle lines of strokes (Zhang, Suen: thinning, CACM 27, 1984)."""
+    ink, before = np.pad(ink, 1).astype(bool), None
+    around = ((1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1))
+    while before is None or (ink != before).any():
+        before = ink.copy()
+        for first in (True, False):
+            near = [np.roll(ink, shift, (0, 1)) for shift in around]
+            count = sum(pixel.astype(int) for pixel in near)
+            edges = sum(
+                (~here & then).astype(int)
+                for here, then in zip(near, near[1:] + near[:1], strict=True)
+            )
+            north, east, south, west = near[::2]
+            if first:
+                free = ~(north & east & south) & ~(east & south & west)
+            else:
+                free = ~(north & east & west) & ~(north & south & west)
+            ink &= ~((count >= 2) & (count <= 6) & (edges == 1) & free)
+    return ink[1:-1, 1:-1].astype(np.uint8)
+
+
+def rule_paper(shape, step, angle, width, rng):
+    """Return lines at distance `step`, turned by `angle` degrees, as ink, 0..1."""
+    y, x = np.indices(shape, np.float32)
+    turned = y * np.cos(np.radians(angle)) - x * np.sin(np.radians(angle))
+    place = (turned + rng.uniform(0, step)) % step
+    return np.clip(width / 2 + 0.5 - np.minimum(place, step - place), 0, 1)
+
+
+def shine(shape, light, rng):
+    """Return how much light falls on each place of the paper, 0..1."""
+    if light == "even":
+        return np.full(shape, 0.95)
+    y, x = np.indices(shape) / np.reshape(shape, (2, 1, 1)) - 0.5
+    angle = rng.uniform(0, 2 * np.pi)
+    along = x * np.cos(angle) + y * np.sin(angle)
+    across = y * np.cos(angle) - x * np.sin(angle)
+    bright = 0.75 + rng.uniform(0.2, 0.35) * along
+    if light == "shadow":
+        edge = along + rng.uniform(-0.6, 0.6) * across**2 - rng.uniform(-0.25, 0.25)
+        dark = 1 / (1 + np.exp(-edge / rng.uniform(0.01, 0.06)))
+        bright *= 1 - rng.uniform(0.3, 0.55) * dark
+    return bright
+
+
+def read_pictures(model, images, labels, kinds, seed=0):
+    """Read a picture of three digits of each kind: (pen, paper, light).
+
+    Returns the kind of each, whether all were found, and how many were read right.
+    """
+    rng, results = np.random.default_rng(seed), []
+    for pen, paper, light in kinds:
+        chosen = rng.integers(len(images), size=3)
+        options = {"pen": pen, "paper": paper, "light": light}
+        picture, boxes = take_picture(images[chosen], rng, **options)
+        hits = count_hits(model, picture, boxes, labels[chosen])
+        results.append(((pen, paper, light), *hits))
+    return results
+
+
+def count_hits(model, picture, boxes, labels):
+    """Return whether just these digits were found, and how many were read right."""
+    try:
+        found = model.find_digits(picture)
+    except ValueError:
+        return False, 0
+    all_found = len(found.boxes) == len(boxes)
+    all_found = all_found and (np.abs(found.boxes - boxes) < 0.15 * HEIGHT).all()
+    right = (model.predict(found.images) == labels).sum() if all_found else 0
+    return bool(all_found), int(right)
+
+
+def main():
+    """Print how many digits of MNIST's test images are read right, by kind."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", help="a trained model")
+    parser.add_argument("--pictures", type=int, default=10, help="of each kind")
+    args = parser.parse_args()
+    data = run.load_data(os.environ.get("MNIST_PATH"))
+    model = run.load_model(args.model)
+    test = (data.test_images, data.test_labels)
+    kinds = args.pictures * list(product(PENS, PAPERS, LIGHTS))
+    results = read_pictures(model, *test, kinds)
+    rows = [("pictures", "number", "all found", "digits read right")]
+    for name in ("all", *PENS, *PAPERS, *LIGHTS):
+        found, right = np.array(
+            [row[1:] for row in results if name == "all" or name in row[0]], float
+        ).T
+        shares = f"{found.mean():.1%}", f"{right.mean() / 3:.1%}"
+        rows.append((name, str(len(found)), *shares))
+    run.print_table(rows)
+
+
+if __name__ == "__main__":
+    main()
