@@ -75,6 +75,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -1646,8 +1647,10 @@ class HandwrittenNumberClassification:
             If `image` is no such array, or shows no ink.
         """
         ink, pieces, digits, _ = _find_pieces(image)
-        one = np.isin(pieces, [number for numbers in digits for number in numbers])
-        return HandwrittenNumberClassification.imitate_mnist(_even_strokes(ink, one))
+        box = reduce(_unite, (box for box, _ in digits))
+        numbers = [number for _, numbers in digits for number in numbers]
+        strokes = _even_strokes(ink, pieces, box, numbers)
+        return HandwrittenNumberClassification.imitate_mnist(strokes)
 
     @staticmethod
     def find_digits(image: np.ndarray) -> SimpleNamespace:
@@ -1678,11 +1681,10 @@ class HandwrittenNumberClassification:
             If `image` is no such array, or shows no ink.
         """
         ink, pieces, digits, stages = _find_pieces(image)
-        masks = [np.isin(pieces, numbers) for numbers in digits]
         imitate_mnist = HandwrittenNumberClassification.imitate_mnist
-        images = [imitate_mnist(_even_strokes(ink, mask)) for mask in masks]
+        images = [imitate_mnist(_even_strokes(ink, pieces, *digit)) for digit in digits]
         scale = max(np.shape(image)[:2]) / max(ink.shape)
-        boxes = np.rint(scale * np.array([_find_box(mask) for mask in masks]))
+        boxes = np.rint(scale * np.array([box for box, _ in digits]))
         return SimpleNamespace(
             images=np.concatenate(images), boxes=boxes.astype(int), stages=stages
         )
@@ -2765,7 +2767,7 @@ def _to_grey(image: np.ndarray) -> np.ndarray:
 
 def _find_pieces(
     image: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, list[list[int]], dict[str, np.ndarray]]:
+) -> tuple[np.ndarray, np.ndarray, list[tuple], dict[str, np.ndarray]]:
     """Find the ink in a picture, and which pieces of it make a digit.
 
     Returns
@@ -2773,8 +2775,9 @@ def _find_pieces(
     ink : float array of shape (H, W), from 0, paper, to about 1
     pieces : int array of shape (H, W)
         The number of the piece that a pixel belongs to.
-    digits : list of list of int
-        The numbers of each digit's pieces, in reading order.
+    digits : list of (box, numbers)
+        Of each digit, in reading order: top, left, bottom and right, and the numbers of
+        its pieces.
     stages : dict
         As `find_digits` returns it.
     """
@@ -2785,7 +2788,8 @@ def _find_pieces(
         grey = cv2.blur(grey, (3, 3))  # Less noise; nothing that 20 pixels would show.
     paper, ink, least = _find_ink(255 - grey if _is_light_on_dark(grey) else grey)
     inked = ink > least
-    inked &= ~_find_ruling(inked)
+    written = inked & ~_find_ruling(inked)
+    inked = written if written.any() else inked
     # What is faint is ink only where it hangs together with what is not.
     count, pieces, sizes, _ = cv2.connectedComponentsWithStats(inked.astype(np.uint8))
     strong = inked & (ink > 0.5 * np.percentile(ink[inked], 95))
@@ -2823,7 +2827,8 @@ def _is_light_on_dark(grey: np.ndarray) -> bool:
     """Return whether strokes are lighter than their paper.
 
     What stands out from its wide surroundings, less of the picture than what does not,
-    is the ink: where its deviations, cubed, are positive in sum.
+    is the ink: where its deviations, cubed, are positive in sum. In photographs where
+    they are nearly balanced, as by a deep shadow, strokes are what is narrower.
     """
     import cv2
 
@@ -2833,7 +2838,14 @@ def _is_light_on_dark(grey: np.ndarray) -> bool:
     # In logarithms a shadow counts less, yet black not without bounds.
     levels = np.log(96 + np.arange(256, dtype=np.float32))
     deviations = levels[small] - levels[cv2.medianBlur(small, side)]
-    return (deviations * deviations * deviations).sum() > 0
+    cubes = deviations * deviations * deviations
+    if min(grey.shape) < 300 or abs(cubes.sum()) > 0.4 * np.abs(cubes).sum():
+        return cubes.sum() > 0
+    widths = []
+    for picture in (grey, 255 - grey):
+        _, ink, _ = _find_ink(picture)
+        widths.append(_stroke_width(ink > 0.5 * ink.max()))
+    return widths[1] < widths[0]
 
 
 def _find_ink(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
@@ -2907,87 +2919,113 @@ def _find_level_lines(mask: np.ndarray) -> np.ndarray:
     import cv2
 
     height, width = mask.shape
-    thickest = 0.02 * width  # pixels; a stroke is no line
-    dark, lines = np.ascontiguousarray(mask).astype(np.uint8), np.zeros_like(mask)
-    slopes = {"min_theta": np.radians(80), "max_theta": np.radians(100)}
-    found = cv2.HoughLines(dark, 1, np.pi / 720, max(1, width // 2), **slopes)
-    if thickest < 2 or found is None:
+    thickest = width // 50  # pixels; a stroke is no line
+    lines = np.zeros_like(mask)
+    if thickest < 2:
         return lines
-    across, taken = np.arange(width), []
-    for distance, angle in found[:2000, 0]:
-        down = (distance - across * np.cos(angle)) / np.sin(angle)
-        ends = down[[0, -1]]
-        if any(np.abs(ends - other).max() < thickest for other in taken):
-            continue
-        rows = np.rint(down).astype(int) + np.arange(-thickest, thickest + 1)[:, None]
-        rows = np.rint(rows).astype(int)
-        near = np.where((rows >= 0) & (rows < height), mask[rows % height, across], 0)
-        inside = (down >= 0) & (down < height)
-        there = near.any(axis=0)
-        tenths = np.array_split(there[inside], 10)
-        if inside.mean() < 0.5 or min(tenth.mean() for tenth in tenths) < 0.3:
-            continue
-        thickness = np.median(near.sum(axis=0)[there])
-        if thickness > thickest:
-            continue
-        taken.append(ends)
+    dark = np.ascontiguousarray(mask).astype(np.uint8)
+    for down in _find_straight_ways(dark, thickest):
+        rows = np.rint(down).astype(int)
+        rows = rows + np.arange(-thickest, thickest + 1)[:, np.newaxis]
+        inside = (rows >= 0) & (rows < height)
+        near = inside & mask[rows % height, np.arange(width)]
+        thickness = np.median(near.sum(axis=0)[near.any(axis=0)])
         # Where ink goes on above or below, a stroke crosses the line or lies on it.
         upright = np.ones((int(2 * thickness) + 2, 1), np.uint8)
         thin = mask & (cv2.morphologyEx(dark, cv2.MORPH_OPEN, upright) == 0)
         beside = np.abs(np.arange(height)[:, np.newaxis] - down) <= thickness + 1.5
-        lines |= thin & beside
+        lines |= thin & beside & (thickness <= thickest)
     return lines
+
+
+def _find_straight_ways(dark: np.ndarray, apart: int) -> list[np.ndarray]:
+    """Return straight ways through the picture along which it is dark again and again.
+
+    Each is the place in every column, in pixels from the top. Of those less than
+    `apart` pixels from each other, the best alone.
+    """
+    import cv2
+
+    height, width = dark.shape
+    slopes = {"min_theta": np.radians(80), "max_theta": np.radians(100)}
+    found = cv2.HoughLines(dark, 1, np.pi / 720, width // 2, **slopes)
+    if found is None:
+        return []
+    distance, angle = found[:2000, 0].T[..., np.newaxis]
+    ends = (distance - np.array([0, width - 1]) * np.cos(angle)) / np.sin(angle)
+    # Looked at in 40 columns, a line is there in each tenth of its way, if faintly.
+    columns = np.linspace(0, width - 1, 40).astype(int)
+    rows = np.rint(ends[:, :1] + np.diff(ends) * columns / (width - 1)).astype(int)
+    outside = ((rows < 0) | (rows >= height)).reshape(-1, 10, 4)
+    near = cv2.dilate(dark, np.ones((5, 1), np.uint8))[rows % height, columns] > 0
+    there = near.reshape(-1, 10, 4) | outside
+    straight = there.any(axis=2).all(axis=1) & (outside.mean(axis=(1, 2)) <= 0.5)
+    ways, taken = [], []
+    for left, right in ends[straight]:
+        if all(max(abs(left - a), abs(right - b)) >= apart for a, b in taken):
+            taken.append((left, right))
+            ways.append(np.linspace(left, right, width))
+    return ways
 
 
 def _join_pieces(
     numbers: np.ndarray, sizes: np.ndarray, shape: tuple[int, int]
-) -> list[list[int]]:
-    """Put pieces of ink together to digits, in reading order.
+) -> list[tuple[np.ndarray, list[int]]]:
+    """Put pieces of ink together to digits, in reading order: box and pieces of each.
 
     `numbers` are those of the pieces in question; `sizes` has left, top, width, height
     and area of each piece in the picture, which is of `shape`.
     """
     left, top, width, height, area = sizes[numbers].T
-    boxes = np.stack([top, left, top + height, left + width], axis=1)
+    all_boxes = np.stack([top, left, top + height, left + width], axis=1)
     usual = np.average(np.maximum(height, width), weights=area)  # a digit's size
-    digits = []  # of each: its box, and its pieces
-    for index in np.argsort(-height, kind="stable"):
-        if max(height[index], width[index]) < 0.05 * usual:
-            continue  # a speck
-        box, number = boxes[index], int(numbers[index])
-        gaps = [_gap_within_digit(box, other, usual) for other, _ in digits]
-        nearest = int(np.argmin(gaps)) if gaps else 0
-        if gaps and gaps[nearest] < np.inf:
-            other, pieces = digits[nearest]
-            digits[nearest] = (_unite(box, other), [*pieces, number])
+    large = np.maximum(height, width) >= 0.05 * usual  # and no speck
+    highest = np.argsort(-height, kind="stable")
+    boxes, pieces = np.empty((0, 4), int), []
+    for index in highest[large[highest]][:_MOST_PIECES]:
+        box, number = all_boxes[index], int(numbers[index])
+        gaps = _gaps_within_digits(box, boxes, usual)
+        if gaps.min(initial=np.inf) < np.inf:
+            nearest = gaps.argmin()
+            boxes[nearest] = _unite(box, boxes[nearest])
+            pieces[nearest].append(number)
         else:
-            digits.append((box, [number]))
-    large = [d for d in digits if max(d[0][2:] - d[0][:2]) >= 0.45 * usual]
+            boxes = np.vstack([boxes, box])
+            pieces.append([number])
+    large = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) >= 0.45 * usual
     # What is cut off by the picture's edge is a shadow, a line, the table.
-    whole = [d for d in large if d[0][:2].min() > 0 and (d[0][2:] < shape).all()]
-    return [pieces for _, pieces in _in_reading_order(whole or large)]
+    whole = large & (boxes[:, :2] > 0).all(axis=1) & (boxes[:, 2:] < shape).all(axis=1)
+    kept = whole if whole.any() else large
+    return _in_reading_order([(boxes[n], pieces[n]) for n in np.flatnonzero(kept)])
 
 
-def _gap_within_digit(box: np.ndarray, other: np.ndarray, usual: float) -> float:
-    """Return how far a piece is from a larger one; inf if they are no one digit.
+_MOST_PIECES = 500  # of ink that are looked at; more are no writing
 
-    It is within the larger; or small, and beside it; or above or below it.
+
+def _gaps_within_digits(box: np.ndarray, boxes: np.ndarray, usual: float) -> np.ndarray:
+    """Return how far a piece is from each larger one; inf if they are no one digit.
+
+    They are if it is within the larger; or small, and beside it; or above or below it.
     """
-    united = _unite(box, other)
+    united = _unite(box, boxes)
     height, width = box[2:] - box[:2]
-    down, across = np.maximum(box[:2], other[:2]) - np.minimum(box[2:], other[2:])
-    gap = float(np.hypot(max(down, 0), max(across, 0)))
-    within = -down > 0.7 * height and -across > 0.7 * width
-    fits = (united[2:] - united[:2] <= (1.4 * usual, 1.5 * usual)).all()
-    beside = height < 0.6 * usual and across <= 0.12 * usual
-    above = -across > 0.3 * min(width, other[3] - other[1])
-    joined = within or (fits and down <= 0.3 * usual and (beside or above))
-    return gap if joined else np.inf
+    down, across = (
+        np.maximum(box[:2], boxes[:, :2]) - np.minimum(box[2:], boxes[:, 2:])
+    ).T
+    within = (-down > 0.7 * height) & (-across > 0.7 * width)
+    fits = (united[:, 2:] - united[:, :2] <= (1.4 * usual, 1.5 * usual)).all(axis=1)
+    beside = (height < 0.6 * usual) & (across <= 0.12 * usual)
+    above = -across > 0.3 * np.minimum(width, boxes[:, 3] - boxes[:, 1])
+    joined = within | (fits & (down <= 0.3 * usual) & (beside | above))
+    return np.where(
+        joined, np.hypot(np.maximum(down, 0), np.maximum(across, 0)), np.inf
+    )
 
 
-def _unite(box: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return the box around two: top, left, bottom, right."""
-    return np.append(np.minimum(box, other)[:2], np.maximum(box, other)[2:])
+def _unite(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Return the box around two, or around one and each of several."""
+    least, most = np.minimum(box, boxes), np.maximum(box, boxes)
+    return np.concatenate([least[..., :2], most[..., 2:]], axis=-1)
 
 
 def _in_reading_order(digits: list[tuple]) -> list[tuple]:
@@ -3011,12 +3049,14 @@ def _in_reading_order(digits: list[tuple]) -> list[tuple]:
 _THINNEST, _THICKEST = 2.0, 4.5
 
 
-def _even_strokes(ink: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def _even_strokes(
+    ink: np.ndarray, pieces: np.ndarray, box: np.ndarray, numbers: list[int]
+) -> np.ndarray:
     """Cut out a digit; make its darkness full and its strokes as wide as MNIST's."""
     import cv2
 
-    top, left, bottom, right = _find_box(mask)
-    mask = mask[top:bottom, left:right]
+    top, left, bottom, right = box
+    mask = np.isin(pieces[top:bottom, left:right], numbers)
     digit = np.where(mask, ink[top:bottom, left:right], 0)
     digit = np.minimum(digit / np.percentile(digit[mask], 90), 1)
     unit = max(digit.shape) / 20
@@ -3025,7 +3065,8 @@ def _even_strokes(ink: np.ndarray, mask: np.ndarray) -> np.ndarray:
     side = round(abs(missing) * unit) + 1
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     change = cv2.dilate if missing > 0 else cv2.erode
-    return change(np.pad(digit, side), disk)
+    evened = change(np.pad(digit, side), disk)
+    return evened if evened.max() > 0.5 else digit  # What is all thin may not vanish.
 
 
 def _find_box(mask: np.ndarray) -> tuple[int, int, int, int]:

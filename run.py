@@ -110,6 +110,7 @@ INTERRUPTED = 130  # exit status after Ctrl-C: 128 + SIGINT
 HELD_OUT = 1 / 6  # of the training images, the last ones: for curves and choices
 EMBEDDED_EPOCHS = 10  # times as many epochs on the embedded digits, 40 x fewer
 DIGITS = Path(__file__).parent / "data" / "digits.npz"
+MOST_SMALL = 5000  # images of 8x8 that are enlarged
 PAGE = Path(__file__).parent / "data" / "draw.html"
 # Of a run that is not finished, beside its results: the model, and what it learns from.
 CHECKPOINT, ARGUMENTS = "checkpoint.npz", "checkpoint.json"
@@ -191,7 +192,8 @@ def read_data(path: Path) -> Data:
         arrays = [read_idx(path, *part) for part in IDX_PARTS]
     else:
         arrays = read_npz(path)
-    embedded = path.samefile(DIGITS)
+    # Of the embedded digits' size; not so many that to enlarge them takes long.
+    embedded = arrays[0].shape[1:] == (8, 8) and len(arrays[0]) <= MOST_SMALL
     size = (8, 8) if embedded else (28, 28)
     for images, labels in (arrays[:2], arrays[2:]):
         if images.dtype != np.uint8 or images.shape[1:] != size:

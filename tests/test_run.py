@@ -734,7 +734,8 @@ class TestData:
             ("y_train", np.zeros(20), "integer label"),
             ("y_train", None, "y_train"),
             ("x_test", np.zeros((5, 8, 8), np.uint8), r"\(n, 28, 28\); got .*8, 8"),
-            ("x_train", np.zeros((20, 8, 8), np.uint8), r"28\); got .*\(20, 8, 8\)"),
+            ("x_train", np.zeros((20, 8, 8), np.uint8), r"\(n, 8, 8\); got .*28, 28"),
+            ("x_train", np.zeros((5001, 8, 8), np.uint8), r"28\); got .*5001, 8, 8"),
             ("x_train", np.array([object()]), "must hold numbers or text.*object"),
         ],
     )
