@@ -2923,18 +2923,20 @@ def _find_level_lines(mask: np.ndarray) -> np.ndarray:
     lines = np.zeros_like(mask)
     if thickest < 2:
         return lines
-    dark = np.ascontiguousarray(mask).astype(np.uint8)
+    dark, across = np.ascontiguousarray(mask).astype(np.uint8), np.arange(width)
+    around = np.arange(-thickest, thickest + 1)[:, np.newaxis]
     for down in _find_straight_ways(dark, thickest):
-        rows = np.rint(down).astype(int)
-        rows = rows + np.arange(-thickest, thickest + 1)[:, np.newaxis]
+        rows = np.rint(down).astype(int) + around
         inside = (rows >= 0) & (rows < height)
-        near = inside & mask[rows % height, np.arange(width)]
+        rows = rows % height
+        near = inside & mask[rows, across]
         thickness = np.median(near.sum(axis=0)[near.any(axis=0)])
-        # Where ink goes on above or below, a stroke crosses the line or lies on it.
-        upright = np.ones((int(2 * thickness) + 2, 1), np.uint8)
-        thin = mask & (cv2.morphologyEx(dark, cv2.MORPH_OPEN, upright) == 0)
-        beside = np.abs(np.arange(height)[:, np.newaxis] - down) <= thickness + 1.5
-        lines |= thin & beside & (thickness <= thickest)
+        if thickness <= thickest:
+            # Where ink goes on above or below, a stroke crosses the line or lies on it.
+            upright = np.ones((int(2 * thickness) + 2, 1), np.uint8)
+            thin = cv2.morphologyEx(dark, cv2.MORPH_OPEN, upright)[rows, across] == 0
+            beside = np.abs(around) <= thickness + 1.5
+            lines[rows, across] |= near & thin & beside
     return lines
 
 
@@ -3059,6 +3061,7 @@ def _even_strokes(
     mask = np.isin(pieces[top:bottom, left:right], numbers)
     digit = np.where(mask, ink[top:bottom, left:right], 0)
     digit = np.minimum(digit / np.percentile(digit[mask], 90), 1)
+    digit = _shrink(digit, 200)
     unit = max(digit.shape) / 20
     width = _stroke_width(digit > 0.5) / unit
     missing = np.clip(width, _THINNEST, _THICKEST) - width

@@ -2,7 +2,8 @@
 
 The digits are given, as MNIST's images, so that it is known what there is to read.
 ``python tests/handwriting.py results/model.npz`` prints how many digits of MNIST's test
-images a model reads right in each kind of picture (``--pictures N`` of each).
+images a model reads right in each kind of picture (``--pictures N`` of each), and draws
+how it reads one of them in ``results/handwriting.png``.
 """
 
 import argparse
@@ -188,6 +189,12 @@ def main():
         shares = f"{found.mean():.1%}", f"{right.mean() / 3:.1%}"
         rows.append((name, str(len(found)), *shares))
     run.print_table(rows)
+    rng = np.random.default_rng(1)
+    options = {"pen": "ballpoint", "paper": "squared", "light": "shadow"}
+    picture, _ = take_picture(data.test_images[:5], rng, **options)
+    path = run.make_folder("results") / "handwriting.png"
+    run.write_figure(path, model.plot_reading(picture))
+    print(f"\nHow five of them are found: {path}")
 
 
 if __name__ == "__main__":

@@ -57,6 +57,19 @@ def test_chalk_on_a_board_is_pencil_on_paper(digits, rng):
     assert_allclose(found.boxes, boxes, atol=15)
 
 
+@pytest.mark.parametrize("seed", [11, 13])  # Where darkness alone does not tell.
+def test_in_deep_shadows_strokes_are_what_is_narrow(digits, seed):
+    rng = np.random.default_rng(seed)
+    options = {"pen": "pencil", "light": "shadow"}
+    picture, boxes = take_picture(digits.test_images[:3], rng, **options)
+    assert_allclose(find_digits(picture).boxes, boxes, atol=15)
+
+
+def test_a_picture_of_noise_is_read_in_a_moment(rng):
+    noise = rng.integers(0, 256, (700, 1000), np.uint8)
+    assert 1 <= len(find_digits(noise).boxes) <= 500
+
+
 def test_rows_are_read_from_the_top_and_each_from_the_left(digits):
     images = digits.test_images[:9]
     sheet, fields = lay_out(images)
