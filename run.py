@@ -343,6 +343,8 @@ def train(args: argparse.Namespace) -> int:
     )
     data, split = prepare_data(args, [model])
     output = make_folder(args.output or "results")
+    if (output / CHECKPOINT).exists():
+        print("This begins anew; --resume would have gone on with an interrupted run.")
     # In this order a checkpoint never stands beside the arguments of another run.
     (output / CHECKPOINT).unlink(missing_ok=True)
     write_json(output / ARGUMENTS, describe_arguments(args, data))

@@ -334,6 +334,9 @@ class TestResume:
         for wrong in (["--lr", "-1"], ["--limit", "0"], ["--held-out", "-1"]):
             assert run.main(flags + wrong) == 2
         assert (folder / "checkpoint.npz").read_bytes() == before
+        capsys.readouterr()
+        assert run.main([*flags, "--epochs", "1", "--limit", "50"]) == 0
+        assert "--resume would have gone on" in capsys.readouterr().out
 
     @pytest.mark.parametrize(
         ("arguments", "checkpoint", "got"),
