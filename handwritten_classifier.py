@@ -2323,7 +2323,7 @@ class HandwrittenNumberClassification:
         return figure
 
 
-# -------------------------------------------------------------------- Small helpers
+# -------------------------------------------------------------------- Reading files
 
 
 def read_arrays(
@@ -2384,6 +2384,9 @@ def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
         return np.lib.format.read_array(stream, allow_pickle=False)
 
 
+# -------------------------------------------------------------------- Windows on maps
+
+
 def _windows(
     tensor: np.ndarray, window: tuple[int, int], stride: int, counts: tuple[int, int]
 ) -> np.ndarray:
@@ -2434,6 +2437,9 @@ def _fit_windows(
             f"{name} must hold a window {_times(window)}{frame}; got {_times(size)}"
         )
     return counts
+
+
+# -------------------------------------------------------------------- Training
 
 
 @dataclass
@@ -2497,6 +2503,9 @@ class _WorkArrays(threading.local):
     def __reduce__(self) -> tuple:
         """Pickle and copy none of them: they are made anew where they are needed."""
         return type(self), ()
+
+
+# -------------------------------------------------------------------- Keras
 
 
 class _KerasReader:
@@ -2625,6 +2634,9 @@ class _KerasReader:
         self.activation = self.config["activation"]
 
 
+# -------------------------------------------------------------------- Small helpers
+
+
 def _smoothing(side: int, dtype: np.dtype) -> np.ndarray:
     """Return the matrix that averages along an axis, by a Gaussian of std 4 pixels."""
     distance = np.arange(side)[:, np.newaxis] - np.arange(side)
@@ -2739,6 +2751,9 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+# -------------------------------------------------------------------- Finding digits
 
 
 _LEAST_CONTRAST = 48  # of ink against paper, of 255: about that of a pencil
@@ -3072,18 +3087,13 @@ def _even_strokes(
     return evened if evened.max() > 0.5 else digit  # What is all thin may not vanish.
 
 
-def _find_box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """Return top, left, bottom and right of what is in a mask."""
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    return rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
-
-
 def _fit_into_box(ink: np.ndarray) -> np.ndarray:
     """Crop to the ink and scale it to 20 pixels on its longer side."""
     from PIL import Image
 
-    top, left, bottom, right = _find_box(ink > 0)
-    crop = np.ascontiguousarray(ink[top:bottom, left:right], np.float32)
+    rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
+    crop = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    crop = np.ascontiguousarray(crop, np.float32)
     height, width = (max(1, round(20 * side / max(crop.shape))) for side in crop.shape)
     resized = Image.fromarray(crop).resize((width, height), Image.Resampling.BILINEAR)
     digit = np.asarray(resized)
@@ -3093,6 +3103,9 @@ def _fit_into_box(ink: np.ndarray) -> np.ndarray:
 def _odd(size: float) -> int:
     """Return the odd number of pixels, at least 1, next to a size."""
     return max(1, int(size) // 2 * 2 + 1)
+
+
+# -------------------------------------------------------------------- Drawing
 
 
 def _lay_out_tiles(kernels: np.ndarray, aspect: float = 1.6) -> np.ndarray:
