@@ -308,6 +308,11 @@ class TestTraining:
             expected = start[name] - 0.1 * 0.5 / 0.7 * gradients[name]
             np.testing.assert_allclose(array, expected, rtol=1e-9, atol=1e-12)
 
+    def test_each_step_has_its_share_in_the_mean_of_those_so_far(self):
+        model = small_model(averaging=0.25)
+        shares = [model._plan_step(step, 10)[1] for step in range(1, 11)]
+        assert shares == [0] * 7 + [1, 1 / 2, 1 / 3]  # the last 2.5 steps of 10
+
     def test_averaging_by_hand(self, examples, monkeypatch):
         passed = []
         original = HandwrittenNumberClassification._train_batch
