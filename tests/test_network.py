@@ -271,6 +271,10 @@ class TestTraining:
             expected = between[name] + 0.5 * velocity - 0.1 * second[name]
             np.testing.assert_allclose(array, expected, rtol=1e-9, atol=1e-12)
 
+    def test_without_momentum_no_velocity_is_gathered(self, examples):
+        model = small_model().partial_fit(*examples)
+        assert not any(velocity.any() for velocity in model._velocity.values())
+
     def test_weight_decay_pulls_at_weights_and_not_at_biases(self, examples):
         images, labels = examples[0][:32], examples[1][:32]
         plain, decayed = (
@@ -307,6 +311,17 @@ class TestTraining:
         for name, array in model.parameters.items():
             expected = start[name] - 0.1 * 0.5 / 0.7 * gradients[name]
             np.testing.assert_allclose(array, expected, rtol=1e-9, atol=1e-12)
+
+    def test_the_plan_counts_the_steps_of_all_epochs(self, examples, monkeypatch):
+        counted, original = [], HandwrittenNumberClassification._plan_step
+
+        def spy(self, *step_of_steps):
+            counted.append(step_of_steps)
+            return original(self, *step_of_steps)
+
+        monkeypatch.setattr(HandwrittenNumberClassification, "_plan_step", spy)
+        small_model(batch_size=16).fit(*examples, epochs=2, verbose=0)
+        assert counted == [(step, 8) for step in range(1, 9)]  # 50 = 3 * 16 + 2
 
     def test_each_step_has_its_share_in_the_mean_of_those_so_far(self):
         model = small_model(averaging=0.25)
@@ -373,6 +388,11 @@ class TestTraining:
         assert_array_equal(np.sort(second), np.sort(corner))
         assert not np.array_equal(first, corner)
         assert not np.array_equal(first, second)
+
+    def test_what_is_not_distorted_draws_no_random_numbers(self, examples):
+        trained, other = small_model().fit(*examples, verbose=0), small_model()
+        other._generator.permutation(50)
+        assert trained._generator.random() == other._generator.random()
 
     def test_validation_is_recorded_and_teaches_nothing(self, examples):
         held_out = (examples[0][:9], examples[1][:9])
