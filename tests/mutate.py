@@ -120,6 +120,16 @@ unpool
 unpool
     if (rows * stride, columns * stride) != size or stride != window[0]:
     if (rows * stride, columns * stride) != size or stride != window[-1]:
+_forward
+    x = self.generate_max_pool(x, layer.window[0], layer.stride, with_mask)
+    x = self.generate_max_pool(x, layer.window[1], layer.stride, with_mask)
+_forward
+    x = self.generate_max_pool(x, layer.window[0], layer.stride, with_mask)
+    x = self.generate_max_pool(x, layer.window[-1], layer.stride, with_mask)
+# Patches that are made again are the same.
+_forward
+    x = self.generate_feature_map( x, self.kernels[index], stride=layer.stride, padding=layer.padding, patches=patches, )
+    x = self.generate_feature_map(x, self.kernels[index], stride=layer.stride, padding=layer.padding)
 # Zeros where every place is written afterwards cost time alone.
 unpool
     if (rows * stride, columns * stride) != size or stride != window[0]:
@@ -158,11 +168,28 @@ distort
 generate_max_pool
     undecided, *masks = mask.reshape(-1, filters, *counts, batch)
     undecided, *masks = mask.reshape(-2, filters, *counts, batch)
+_sample
+    framed = framed.reshape(-1, channels)
+    framed = framed.reshape(-2, channels)
+# The larger of two numbers is that of the two the other way round.
+_sample
+    np.clip(down, 0, height + 1, out=down)
+    np.clip(0, down, height + 1, out=down)
+_sample
+    np.clip(across, 0, width + 1, out=across)
+    np.clip(0, across, width + 1, out=across)
+# Before the frame's first zeros come its last ones, for indices count from the end.
+_sample
+    np.clip(down, 0, height + 1, out=down)
+    np.clip(down, -1, height + 1, out=down)
+_sample
+    np.clip(across, 0, width + 1, out=across)
+    np.clip(across, -1, width + 1, out=across)
 # Distances are squared.
 _smoothing
     distance = np.arange(side)[:, np.newaxis] - np.arange(side)
     distance = (np.arange(side) - np.arange(side)[:, np.newaxis])
-""")
+""")  # noqa: E501
 
 OPERATORS = {
     ast.Add: ast.Sub,

@@ -260,11 +260,11 @@ class TestDense:
 
     def test_smoothed_loss_by_hand(self):
         model = HandwrittenNumberClassification("2N", label_smoothing=0.2)
-        probabilities = np.array([[0.5, 0.5], [0.25, 0.75]])
-        # Targets (0.9, 0.1) and (0.1, 0.9).
+        probabilities = np.array([[0.5, 0.5], [0.25, 0.75], [0.5, 0.5]])
+        # Targets (0.9, 0.1), (0.1, 0.9) and (0.9, 0.1).
         first, second = np.log(0.5), 0.1 * np.log(0.25) + 0.9 * np.log(0.75)
-        loss = model.compute_loss(probabilities, np.array([0, 1]))
-        assert loss == pytest.approx(-(first + second) / 2, rel=1e-15)
+        loss = model.compute_loss(probabilities, np.array([0, 1, 0]))
+        assert loss == pytest.approx(-(2 * first + second) / 3, rel=1e-15)
 
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     def test_loss_is_finite_where_a_probability_is_zero(self, model, dtype):
@@ -451,6 +451,28 @@ def test_memory_order_changes_no_number(model, rng):
         (lambda m, x: m.unpool(x, MASK[:, :, 1:], 2, (8, 8)), "d_pooled must"),
         (lambda m, x: m.unpool(x, MASK, 2, (4, 4)), "output_shape must"),
         (lambda m, x: m.softmax(x), "scores must have axes"),
+        (lambda m, x: m.generate_flattened_array(x[0]), "pooled must have axes"),
+        (lambda m, x: m.compute_loss(x[0], [0]), "probabilities must have axes"),
+        (
+            lambda m, x: m.backprop_decision_making(x, np.ones((1, 10)), [0]),
+            "flattened must have axes",
+        ),
+        (
+            lambda m, x: m.backprop_decision_making(np.ones((1, 288)), x, [0]),
+            "probabilities must have axes",
+        ),
+        (
+            lambda m, x: m.backprop_decision_making(
+                np.ones((1, 287)), np.ones((1, 10)), [0]
+            ),
+            r"flattened must have shape \(1, 288\)",
+        ),
+        (
+            lambda m, x: m.backprop_decision_making(
+                np.ones((1, 288)), np.ones((1, 10)), [-1]
+            ),
+            r"labels must be in 0\.\.9; got -1",
+        ),
         (
             lambda m, x: m.compute_loss(np.ones((2, 3)), [0, 3]),
             r"labels must be in 0\.\.2; got 3",
