@@ -532,7 +532,7 @@ class HandwrittenNumberClassification:
         self._work.taken = 0
         height, width = self._read_size
         batch = self._tensor((len(images), height, width, images.shape[3]), self.dtype)
-        np.copyto(batch, images[:, :height, :width], casting="same_kind")
+        np.copyto(batch, images[:, :height, :width])
         if images.dtype == np.uint8:
             batch /= 255
         return batch
@@ -1586,7 +1586,7 @@ class HandwrittenNumberClassification:
     def evaluate(self, images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
         """Return mean loss (nats) and accuracy (0..1) over any number of images."""
         images, labels = self._check_examples(images, labels)
-        loss, hits, seen = 0.0, 0, 0
+        loss = hits = seen = 0
         with self._reusing_arrays(len(images) > self._AT_ONCE):
             for probabilities in self._probabilities(images):
                 part = labels[seen : seen + len(probabilities)]
