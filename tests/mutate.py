@@ -101,9 +101,6 @@ generate_input_loss
 generate_input_loss
     if _overlap(window, stride, (rows, columns)):
     if True:
-unpool
-    if _overlap(window, stride, (rows, columns)):
-    if True:
 _overlap
     stride < side and count > 1 for side, count in zip(window, counts, strict=True)
     stride < side and (count >= 1) for side, count in zip(window, counts, strict=True)
@@ -130,6 +127,26 @@ _forward
 _forward
     x = self.generate_feature_map( x, self.kernels[index], stride=layer.stride, padding=layer.padding, patches=patches, )
     x = self.generate_feature_map(x, self.kernels[index], stride=layer.stride, padding=layer.padding)
+_backward
+    gradients[f"kernels.{index}"] = self.generate_kernal_loss( x, d, layer.window, layer.stride, layer.padding, patches=patches )
+    gradients[f"kernels.{index}"] = self.generate_kernal_loss(x, d, layer.window, layer.stride, layer.padding)
+# Gradients that nobody asks for are not returned.
+_backward
+    if index == 0: # Nothing below the first convolution is learned.
+    if False: # Nothing below the first convolution is learned.
+_backward
+    if index == 0: # Nothing below the first convolution is learned.
+    if index == -1: # Nothing below the first convolution is learned.
+_backward
+    break
+    pass
+# A sum has no order.
+_backward
+    gradients[f"biases.{index}"] = d.sum(axis=(0, 1, 2))
+    gradients[f"biases.{index}"] = d.sum(axis=(1, 0, 2))
+_backward
+    gradients[f"biases.{index}"] = d.sum(axis=(0, 1, 2))
+    gradients[f"biases.{index}"] = d.sum(axis=(0, 2, 1))
 # Zeros where every place is written afterwards cost time alone.
 unpool
     if (rows * stride, columns * stride) != size or stride != window[0]:
@@ -148,6 +165,18 @@ generate_max_pool
     if with_mask:
     if True:
 # So does an array more.
+evaluate
+    with self._reusing_arrays(len(images) > self._AT_ONCE):
+    with self._reusing_arrays((len(images) <= self._AT_ONCE)):
+evaluate
+    with self._reusing_arrays(len(images) > self._AT_ONCE):
+    with self._reusing_arrays((len(images) >= self._AT_ONCE)):
+_forward
+    x = self.relu(x, out=x)
+    x = self.relu(x)
+_backward
+    d = self.relu_gradient(d, *kept, out=d)
+    d = self.relu_gradient(d, *kept)
 distort
     return drawn.astype(self.dtype, copy=False)
     return drawn.astype(self.dtype)

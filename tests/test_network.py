@@ -73,6 +73,15 @@ class TestArchitecture:
         assert model.parameters["kernels.1"] is model.kernels[1]
         assert model.parameters["W_dense"] is model.W_dense
 
+    def test_weights_are_drawn_layer_by_layer_with_variance_2_by_inputs(self):
+        settings = {"input_shape": (8, 8, 2), "seed": 7, "dtype": np.float64}
+        model = HandwrittenNumberClassification("4C3-MP2-5C2-3N", **settings)
+        rng = np.random.default_rng(7)
+        for name, inputs in {"kernels.0": 18, "kernels.1": 16, "W_dense": 20}.items():
+            array = model.parameters[name]
+            expected = rng.normal(0, np.sqrt(2 / inputs), array.shape)
+            assert_array_equal(array, expected, err_msg=name)
+
     def test_images_need_not_be_square_nor_grey(self):
         model = HandwrittenNumberClassification("4C3-MP2-5N-3N", input_shape=(9, 6, 3))
         assert model.kernels[0].shape == (4, 3, 3, 3)
@@ -695,14 +704,16 @@ class TestPrediction:
         assert classes.dtype.kind == "i"
         assert_array_equal(classes, probabilities.argmax(axis=1))
 
-    def test_evaluate_by_hand(self, examples):
+    @pytest.mark.parametrize("count", [50, 130])  # at once, and in two batches
+    def test_evaluate_by_hand(self, rng, count):
+        images, labels = rng.random((count, 8, 8)), rng.integers(0, 3, size=count)
         model = small_model(dtype=np.float64)
-        probabilities = model.forward(examples[0])
-        of_label = probabilities[np.arange(50), examples[1]]
-        loss, accuracy = model.evaluate(*examples)
+        probabilities = model.forward(images)
+        of_label = probabilities[np.arange(count), labels]
+        loss, accuracy = model.evaluate(images, labels)
         assert loss == pytest.approx(-np.log(of_label).mean(), rel=1e-12)
-        assert accuracy == (probabilities.argmax(axis=1) == examples[1]).mean()
-        assert model.score(*examples) == accuracy
+        assert accuracy == (probabilities.argmax(axis=1) == labels).mean()
+        assert model.score(images, labels) == accuracy
 
     def test_many_images_go_batch_by_batch(self, rng):
         model = small_model(dtype=np.float64)
