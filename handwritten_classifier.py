@@ -76,7 +76,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, TYPE_CHECKING, Any
@@ -533,7 +532,7 @@ class HandwrittenNumberClassification:
         self._work.taken = 0
         height, width = self._read_size
         batch = self._tensor((len(images), height, width, images.shape[3]), self.dtype)
-        np.copyto(batch, images[:, :height, :width], casting="same_kind")
+        np.copyto(batch, images[:, :height, :width])
         if images.dtype == np.uint8:
             batch /= 255
         return batch
@@ -775,7 +774,7 @@ class HandwrittenNumberClassification:
         d_frame.fill(0)
         places = _windows(d_frame, window, stride, (rows, columns))
         if _overlap(window, stride, (rows, columns)):
-            for i, j in product(range(window[0]), range(window[1])):
+            for i, j in np.ndindex(*window):
                 places[i, j] += d_windows[:, i, j]
         else:
             places[:] = d_windows.transpose(1, 2, 0, 3, 4, 5)
@@ -915,7 +914,7 @@ class HandwrittenNumberClassification:
         if (rows * stride, columns * stride) != size or stride != window[0]:
             d_feature_map.fill(0)  # Else every place is written below.
         if _overlap(window, stride, (rows, columns)):
-            for i, j in product(range(window[0]), range(window[1])):
+            for i, j in np.ndindex(*window):
                 places[i, j] += d_pooled * mask[i, j]
         else:  # Each place belongs to one window: written once, without a sum.
             np.multiply(d_pooled, mask, out=places)
@@ -928,12 +927,9 @@ class HandwrittenNumberClassification:
         output_shape: tuple[int, ...] | None,
     ) -> tuple[np.ndarray, int, tuple[int, int]]:
         """Return mask, stride and the map's (H, W); left out ones, of the last pool."""
-        if self.binary_max_pool is not None:
-            mask = self.binary_max_pool if mask is None else mask
-            stride = self._pooled_from[0] if stride is None else stride
-            output_shape = (
-                self._pooled_from[1] if output_shape is None else output_shape
-            )
+        mask = self.binary_max_pool if mask is None else mask
+        stride = self._pooled_from[0] if stride is None else stride
+        output_shape = self._pooled_from[1] if output_shape is None else output_shape
         if mask is None or stride is None or output_shape is None:
             required = "mask, stride and output_shape must be given"
             raise ValueError(f"{required} before any generate_max_pool; got None")
@@ -1590,7 +1586,7 @@ class HandwrittenNumberClassification:
     def evaluate(self, images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
         """Return mean loss (nats) and accuracy (0..1) over any number of images."""
         images, labels = self._check_examples(images, labels)
-        loss, hits, seen = 0.0, 0, 0
+        loss = hits = seen = 0
         with self._reusing_arrays(len(images) > self._AT_ONCE):
             for probabilities in self._probabilities(images):
                 part = labels[seen : seen + len(probabilities)]

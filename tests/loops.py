@@ -65,3 +65,29 @@ def unpool(d_pooled, mask, stride, size):
             if mask[b, y, x, f, i, j]:
                 d_map[b, y * stride + i, x * stride + j, f] += d_pooled[b, y, x, f]
     return d_map
+
+
+def distort(images, strength, rng):
+    """Return images read at their pixels' places, turned, sheared, stretched, moved."""
+    batch, height, width, _ = images.shape
+    sizes = np.array([height, width])
+
+    def draw(most, *shape):
+        return strength * most * (2 * rng.random(shape, np.float32) - 1)
+
+    angle, slant = draw(np.radians(8), batch), draw(0.1, batch)
+    stretch, shift = np.exp(draw(0.1, 2, batch)), draw(1.5, 2, batch)
+    noise = draw(20, 2, height, width, batch)
+    result = np.zeros(images.shape)
+    for b, y, x in np.ndindex(batch, height, width):
+        sine, cosine = np.sin(angle[b]), np.cos(angle[b])
+        turned = np.array([[cosine, sine], [slant[b] - sine, cosine]])
+        middle = (sizes - 1) / 2
+        place = stretch[:, b] * (turned @ ([y, x] - middle)) + middle + shift[:, b]
+        for i, j in np.ndindex(height, width):
+            bell = np.exp(-((i - y) ** 2 + (j - x) ** 2) / (2 * 4**2))
+            place += bell / (2 * np.pi * 4**2) * noise[:, i, j, b]
+        for i, j in np.ndindex(height, width):
+            near = np.maximum(1 - np.abs(place - [i, j]), 0).prod()
+            result[b, y, x] += near * images[b, i, j]
+    return result

@@ -1,5 +1,6 @@
 """Distortions: what they may change, and what they must not."""
 
+import loops
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -35,6 +36,21 @@ def test_at_strength_0_nothing_changes(model, images):
     )
     floats = images[..., np.newaxis] / np.float32(255)
     assert_array_equal(model.distort(floats, 0), floats)
+
+
+@pytest.mark.parametrize("strength", [1, 3])
+def test_agrees_with_the_loops(strength):
+    settings = {"input_shape": (7, 9, 2), "dtype": np.float64}
+    model = HandwrittenNumberClassification("3N", **settings)
+    images = np.random.default_rng(1).random((4, 7, 9, 2))
+    distorted = model.distort(images, strength, np.random.default_rng(2))
+    expected = loops.distort(images, strength, np.random.default_rng(2))
+    # The random numbers are scaled in single precision.
+    assert_allclose(distorted, expected, atol=1e-5)
+
+
+def test_the_strength_is_1_where_it_is_left_out(model, images):
+    assert_array_equal(model.distort(images), model.distort(images, 1))
 
 
 def test_the_same_seed_gives_the_same_pictures(model, images):

@@ -73,6 +73,15 @@ class TestArchitecture:
         assert model.parameters["kernels.1"] is model.kernels[1]
         assert model.parameters["W_dense"] is model.W_dense
 
+    def test_weights_are_drawn_layer_by_layer_with_variance_2_by_inputs(self):
+        settings = {"input_shape": (8, 8, 2), "seed": 7, "dtype": np.float64}
+        model = HandwrittenNumberClassification("4C3-MP2-5C2-3N", **settings)
+        rng = np.random.default_rng(7)
+        for name, inputs in {"kernels.0": 18, "kernels.1": 16, "W_dense": 20}.items():
+            array = model.parameters[name]
+            expected = rng.normal(0, np.sqrt(2 / inputs), array.shape)
+            assert_array_equal(array, expected, err_msg=name)
+
     def test_images_need_not_be_square_nor_grey(self):
         model = HandwrittenNumberClassification("4C3-MP2-5N-3N", input_shape=(9, 6, 3))
         assert model.kernels[0].shape == (4, 3, 3, 3)
@@ -271,6 +280,10 @@ class TestTraining:
             expected = between[name] + 0.5 * velocity - 0.1 * second[name]
             np.testing.assert_allclose(array, expected, rtol=1e-9, atol=1e-12)
 
+    def test_without_momentum_no_velocity_is_gathered(self, examples):
+        model = small_model().partial_fit(*examples)
+        assert not any(velocity.any() for velocity in model._velocity.values())
+
     def test_weight_decay_pulls_at_weights_and_not_at_biases(self, examples):
         images, labels = examples[0][:32], examples[1][:32]
         plain, decayed = (
@@ -307,6 +320,22 @@ class TestTraining:
         for name, array in model.parameters.items():
             expected = start[name] - 0.1 * 0.5 / 0.7 * gradients[name]
             np.testing.assert_allclose(array, expected, rtol=1e-9, atol=1e-12)
+
+    def test_the_plan_counts_the_steps_of_all_epochs(self, examples, monkeypatch):
+        counted, original = [], HandwrittenNumberClassification._plan_step
+
+        def spy(self, *step_of_steps):
+            counted.append(step_of_steps)
+            return original(self, *step_of_steps)
+
+        monkeypatch.setattr(HandwrittenNumberClassification, "_plan_step", spy)
+        small_model(batch_size=16).fit(*examples, epochs=2, verbose=0)
+        assert counted == [(step, 8) for step in range(1, 9)]  # 50 = 3 * 16 + 2
+
+    def test_each_step_has_its_share_in_the_mean_of_those_so_far(self):
+        model = small_model(averaging=0.25)
+        shares = [model._plan_step(step, 10)[1] for step in range(1, 11)]
+        assert shares == [0] * 7 + [1, 1 / 2, 1 / 3]  # the last 2.5 steps of 10
 
     def test_averaging_by_hand(self, examples, monkeypatch):
         passed = []
@@ -368,6 +397,11 @@ class TestTraining:
         assert_array_equal(np.sort(second), np.sort(corner))
         assert not np.array_equal(first, corner)
         assert not np.array_equal(first, second)
+
+    def test_what_is_not_distorted_draws_no_random_numbers(self, examples):
+        trained, other = small_model().fit(*examples, verbose=0), small_model()
+        other._generator.permutation(50)
+        assert trained._generator.random() == other._generator.random()
 
     def test_validation_is_recorded_and_teaches_nothing(self, examples):
         held_out = (examples[0][:9], examples[1][:9])
@@ -670,14 +704,16 @@ class TestPrediction:
         assert classes.dtype.kind == "i"
         assert_array_equal(classes, probabilities.argmax(axis=1))
 
-    def test_evaluate_by_hand(self, examples):
+    @pytest.mark.parametrize("count", [50, 130])  # at once, and in two batches
+    def test_evaluate_by_hand(self, rng, count):
+        images, labels = rng.random((count, 8, 8)), rng.integers(0, 3, size=count)
         model = small_model(dtype=np.float64)
-        probabilities = model.forward(examples[0])
-        of_label = probabilities[np.arange(50), examples[1]]
-        loss, accuracy = model.evaluate(*examples)
+        probabilities = model.forward(images)
+        of_label = probabilities[np.arange(count), labels]
+        loss, accuracy = model.evaluate(images, labels)
         assert loss == pytest.approx(-np.log(of_label).mean(), rel=1e-12)
-        assert accuracy == (probabilities.argmax(axis=1) == examples[1]).mean()
-        assert model.score(*examples) == accuracy
+        assert accuracy == (probabilities.argmax(axis=1) == labels).mean()
+        assert model.score(images, labels) == accuracy
 
     def test_many_images_go_batch_by_batch(self, rng):
         model = small_model(dtype=np.float64)

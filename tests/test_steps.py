@@ -70,6 +70,14 @@ class TestConvolution:
         assert_allclose(d_kernel, expected[0], **EXACT, err_msg="d_kernel")
         assert_allclose(d_images, expected[1], **EXACT, err_msg="d_images")
 
+    @pytest.mark.parametrize("window", [(3, 1), (1, 3)])
+    def test_windows_may_overlap_along_one_axis_only(self, model, rng, window):
+        kernel, size = rng.normal(size=(2, 2, *window)), 2 * np.array(window) - 1
+        images, d_map = rng.normal(size=(3, *size, 2)), rng.normal(size=(3, *window, 2))
+        expected = loops.convolve_gradients(images, kernel, d_map, 1, 0)[1]
+        d_images = model.generate_input_loss(d_map, kernel, tuple(size.tolist()))
+        assert_allclose(d_images, expected, **EXACT)
+
     def test_patches_that_are_passed_along_change_nothing(self, model, rng):
         images, kernel = rng.normal(size=(2, 6, 5, 3)), rng.normal(size=(4, 3, 2, 2))
         patches = model.generate_patches(images, 2, stride=2, padding=1)
@@ -79,6 +87,16 @@ class TestConvolution:
         d_kernel = model.generate_kernal_loss(images, feature_map, 2, 2, 1)
         again = model.generate_kernal_loss(images, feature_map, 2, 2, 1, patches)
         assert_array_equal(again, d_kernel)
+
+    def test_patches_that_are_passed_along_are_not_made_again(self, model, rng):
+        images, kernel = rng.normal(size=(2, 6, 5, 3)), rng.normal(size=(4, 3, 2, 2))
+        patches = 2 * model.generate_patches(images, 2)
+        feature_map = model.generate_feature_map(images, kernel)
+        doubled = model.generate_feature_map(images, kernel, patches=patches)
+        assert_array_equal(doubled, 2 * feature_map)
+        d_kernel = model.generate_kernal_loss(images, feature_map, 2)
+        doubled = model.generate_kernal_loss(images, feature_map, 2, patches=patches)
+        assert_array_equal(doubled, 2 * d_kernel)
 
     def test_a_column_of_patches_is_one_window(self, model, rng):
         images = rng.normal(size=(2, 4, 5, 3))
@@ -110,6 +128,9 @@ class TestReLU:
     def test_gradient_at_zero_is_zero(self, model):
         x = np.array([-1.0, 0.0, 1e-30])
         assert_array_equal(model.relu_gradient(np.array([5.0, 5.0, 5.0]), x), [0, 0, 5])
+
+    def test_gradient_of_lists(self, model):
+        assert_array_equal(model.relu_gradient([5, 6], [-1, 1]), [0, 6])
 
     def test_gradient_keeps_the_precision(self, model):
         x = np.ones(3, np.float32)
@@ -182,8 +203,9 @@ class TestMaxPooling:
         assert_allclose(explicit, expected, **EXACT)
 
     def test_unpool_takes_the_whole_shape_of_the_map(self, model):
-        pooled = model.generate_max_pool(self.feature_map, 2)
-        whole = model.unpool(pooled, output_shape=self.feature_map.shape)
+        feature_map = np.stack([self.feature_map] * 3, axis=-1)[..., 0, :]
+        pooled = model.generate_max_pool(feature_map, 2)
+        whole = model.unpool(pooled, output_shape=feature_map.shape)
         assert_array_equal(whole, model.unpool(pooled))
 
     def test_what_is_left_out_is_taken_from_the_last_pooling(self, model):
@@ -192,6 +214,7 @@ class TestMaxPooling:
         expected = model.unpool(pooled)
         assert_array_equal(model.unpool(pooled, mask), expected)
         assert_array_equal(model.unpool(pooled, mask, 2), expected)
+        assert_array_equal(model.unpool(pooled, mask.tolist()), expected)
         other = HandwrittenNumberClassification()
         with pytest.raises(ValueError, match="must be given before any"):
             other.unpool(pooled, mask, 2)
@@ -237,11 +260,11 @@ class TestDense:
 
     def test_smoothed_loss_by_hand(self):
         model = HandwrittenNumberClassification("2N", label_smoothing=0.2)
-        probabilities = np.array([[0.5, 0.5], [0.25, 0.75]])
-        # Targets (0.9, 0.1) and (0.1, 0.9).
+        probabilities = np.array([[0.5, 0.5], [0.25, 0.75], [0.5, 0.5]])
+        # Targets (0.9, 0.1), (0.1, 0.9) and (0.9, 0.1).
         first, second = np.log(0.5), 0.1 * np.log(0.25) + 0.9 * np.log(0.75)
-        loss = model.compute_loss(probabilities, np.array([0, 1]))
-        assert loss == pytest.approx(-(first + second) / 2, rel=1e-15)
+        loss = model.compute_loss(probabilities, np.array([0, 1, 0]))
+        assert loss == pytest.approx(-(2 * first + second) / 3, rel=1e-15)
 
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     def test_loss_is_finite_where_a_probability_is_zero(self, model, dtype):
@@ -318,6 +341,24 @@ def test_a_result_is_not_overwritten_by_the_next_call(model, rng):
     assert_array_equal(first, kept)
 
 
+def test_what_is_left_in_an_array_that_is_used_again_is_cleared(model, rng):
+    feature_map, kernel = rng.normal(size=(2, 9, 6, 1)), np.ones((1, 1, 2, 2))
+    pooled = model.generate_max_pool(feature_map, 2, stride=3)  # gaps to the edge
+    for step in (
+        lambda: model.unpool(pooled),
+        lambda: model.generate_input_loss(pooled, kernel, (9, 6), stride=3),
+        lambda: model.generate_patches(feature_map, 2, padding=1),
+    ):
+        expected = step()
+        with model._reusing_arrays():
+            model._work.taken = 0
+            step()
+            for array in model._work.arrays:
+                array.fill(np.nan)
+            model._work.taken = 0
+            assert_array_equal(step(), expected)
+
+
 def test_relu_and_its_gradient_write_where_they_are_told(model, rng):
     x, d = rng.normal(size=(2, 3, 3, 4)), rng.normal(size=(2, 3, 3, 4))
     rectified, gradient = model.relu(x), model.relu_gradient(d, x)
@@ -351,7 +392,22 @@ def test_memory_order_changes_no_number(model, rng):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda m, x: m.generate_patches(x[0], 2), "images must have axes"),
+        (lambda m, x: m.generate_patches(x, 5), "window 5x5; got 4x5$"),
+        (
+            lambda m, x: m.generate_patches(x, 9, padding=1),
+            "window 9x9 with padding 1; got 4x5$",
+        ),
         (lambda m, x: m.generate_feature_map(x[0], KERNEL), "images must have axes"),
+        (lambda m, x: m.generate_feature_map(x, KERNEL[0]), "kernel must have axes"),
+        (lambda m, x: m.generate_feature_map(x, KERNEL, KERNEL), "bias must have axes"),
+        (lambda m, x: m.generate_kernal_loss(x[0], x, 2), "images must have axes"),
+        (lambda m, x: m.generate_kernal_loss(x, x[0], 2), "d_feature_map must have ax"),
+        (
+            lambda m, x: m.generate_input_loss(x[0], KERNEL, (5, 6)),
+            "d_feature_map must",
+        ),
+        (lambda m, x: m.generate_input_loss(x, KERNEL[0], (5, 6)), "kernel must have"),
         (
             lambda m, x: m.generate_feature_map(x, np.ones((1, 2, 2, 2))),
             "kernel must have shape",
@@ -373,6 +429,7 @@ def test_memory_order_changes_no_number(model, rng):
             lambda m, x: m.generate_max_pool(x, 5),
             "feature_map must hold a window 5x5; got 4x5",
         ),
+        (lambda m, x: m.generate_max_pool(x[0], 2), "feature_map must have axes"),
         (lambda m, x: m.generate_max_pool(x, 0), "pool_size must be at least 1; got 0"),
         (lambda m, x: m.relu_gradient(x, x[0]), "d_output must have shape"),
         (lambda m, x: m.generate_kernal_loss(x, x, 2.0), "an int or a pair; got 2.0"),
@@ -390,9 +447,32 @@ def test_memory_order_changes_no_number(model, rng):
         ),
         (lambda m, x: m.unpool(x), "must be given"),
         (lambda m, x: m.unpool(x, MASK.astype(int), 2, (8, 10)), "mask must be bool"),
+        (lambda m, x: m.unpool(x[0], MASK, 2, (8, 10)), "d_pooled must have axes"),
         (lambda m, x: m.unpool(x, MASK[:, :, 1:], 2, (8, 8)), "d_pooled must"),
         (lambda m, x: m.unpool(x, MASK, 2, (4, 4)), "output_shape must"),
         (lambda m, x: m.softmax(x), "scores must have axes"),
+        (lambda m, x: m.generate_flattened_array(x[0]), "pooled must have axes"),
+        (lambda m, x: m.compute_loss(x[0], [0]), "probabilities must have axes"),
+        (
+            lambda m, x: m.backprop_decision_making(x, np.ones((1, 10)), [0]),
+            "flattened must have axes",
+        ),
+        (
+            lambda m, x: m.backprop_decision_making(np.ones((1, 288)), x, [0]),
+            "probabilities must have axes",
+        ),
+        (
+            lambda m, x: m.backprop_decision_making(
+                np.ones((1, 287)), np.ones((1, 10)), [0]
+            ),
+            r"flattened must have shape \(1, 288\)",
+        ),
+        (
+            lambda m, x: m.backprop_decision_making(
+                np.ones((1, 288)), np.ones((1, 10)), [-1]
+            ),
+            r"labels must be in 0\.\.9; got -1",
+        ),
         (
             lambda m, x: m.compute_loss(np.ones((2, 3)), [0, 3]),
             r"labels must be in 0\.\.2; got 3",
