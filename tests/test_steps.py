@@ -405,7 +405,7 @@ def test_memory_order_changes_no_number(model, rng):
         (lambda m, x: m.generate_kernal_loss(x, x[0], 2), "d_feature_map must have ax"),
         (
             lambda m, x: m.generate_input_loss(x[0], KERNEL, (5, 6)),
-            "d_feature_map must",
+            "d_feature_map must have axes",
         ),
         (lambda m, x: m.generate_input_loss(x, KERNEL[0], (5, 6)), "kernel must have"),
         (
