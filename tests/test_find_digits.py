@@ -65,9 +65,19 @@ def test_in_deep_shadows_strokes_are_what_is_narrow(digits, seed):
     assert_allclose(find_digits(picture).boxes, boxes, atol=15)
 
 
-def test_a_picture_of_noise_is_read_in_a_moment(rng):
-    noise = rng.integers(0, 256, (700, 1000), np.uint8)
-    assert 1 <= len(find_digits(noise).boxes) <= 500
+@pytest.mark.parametrize("light", [False, True])
+def test_where_one_side_of_the_light_has_no_ink_it_is_the_other(digits, light):
+    rng = np.random.default_rng(7)
+    options = {"pen": "pencil", "paper": "dark lines", "light": "shadow"}
+    picture, boxes = take_picture(digits.test_images[:3], rng, **options)
+    found = find_digits(255 - picture if light else picture)
+    assert_allclose(found.boxes, boxes, atol=15)
+
+
+def test_of_thousands_of_specks_no_more_than_500_are_looked_at(rng):
+    specks = 255 * (rng.random((140, 200)) < 0.9).astype(np.uint8)
+    found = find_digits(specks.repeat(5, 0).repeat(5, 1))
+    assert 1 <= len(found.boxes) <= 500
 
 
 def test_rows_are_read_from_the_top_and_each_from_the_left(digits):

@@ -123,6 +123,8 @@ def test_the_picture_is_not_changed():
         np.full((1, 1), 255, np.uint8),
         np.tile(np.array([[200, 230], [215, 220]], np.uint8), (20, 20)),
         np.random.default_rng(0).normal(190, 12, (500, 500)).astype(np.uint8),
+        np.random.default_rng(0).normal(65, 12, (500, 500)).astype(np.uint8),
+        np.random.default_rng(0).integers(0, 256, (500, 500), np.uint8),
         np.tile(np.linspace(255, 120, 300).astype(np.uint8), (200, 1)),
     ],
 )
