@@ -2098,22 +2098,13 @@ class HandwrittenNumberClassification:
             if kind == "pooling":
                 winners = self.unpool(np.ones_like(x))[0] > 0
                 forward[-1] = (*forward[-1][:2], winners)
-            titles = {
-                "convolution": f"{layer.token}: {layer.name}",
-                "pooling": f"{layer.token}: max pooling",
-                "flatten": "flattened",
-            }
-            forward.append((titles.get(kind, "bias, ReLU"), x[0].copy(), None))
+            title = _STEP_TITLES.get(kind, "bias, ReLU").format(layer)
+            forward.append((title, x[0].copy(), None))
 
         def watch_back(kind: str, layer: SimpleNamespace, d: np.ndarray) -> None:
             """Note the gradient that a step back has made."""
-            titles = {
-                "convolution": f"by the input of {layer.token}",
-                "kernel": f"by the kernels of {layer.token}",
-                "pooling": f"by the input of {layer.token}, unpooled",
-                "flatten": "by the flattened",
-            }
-            title = titles.get(kind, "by the input of ReLU")
+            title = _GRADIENT_TITLES.get(kind, "by the input of ReLU")
+            title = title.format(layer)
             back.append((title, d.copy() if kind == "kernel" else d[0].copy(), None))
 
         batch = self._batch(image)
@@ -3104,6 +3095,18 @@ def _odd(size: float) -> int:
 
 
 # -------------------------------------------------------------------- Drawing
+
+_STEP_TITLES = {
+    "convolution": "{0.token}: {0.name}",
+    "pooling": "{0.token}: max pooling",
+    "flatten": "flattened",
+}
+_GRADIENT_TITLES = {
+    "convolution": "by the input of {0.token}",
+    "kernel": "by the kernels of {0.token}",
+    "pooling": "by the input of {0.token}, unpooled",
+    "flatten": "by the flattened",
+}
 
 
 def _lay_out_tiles(kernels: np.ndarray, aspect: float = 1.6) -> np.ndarray:
