@@ -2148,7 +2148,12 @@ class HandwrittenNumberClassification:
                 _draw_step(panel, number, *step)
         return figure
 
-    def plot_reading(self, image: np.ndarray, figure: Figure | None = None) -> Figure:
+    def plot_reading(
+        self,
+        image: np.ndarray,
+        found: SimpleNamespace | None = None,
+        figure: Figure | None = None,
+    ) -> Figure:
         """Draw what `find_digits` makes of a picture, and how its digits are read.
 
         Where a digit is misread, this shows whether light, lines or pen are to blame.
@@ -2157,9 +2162,11 @@ class HandwrittenNumberClassification:
         Parameters
         ----------
         image : uint8 array of shape (H, W), (H, W, 3) or (H, W, 4)
+        found : SimpleNamespace, optional
+            What `find_digits` made of it, where it is there already.
         figure : Figure, optional
         """
-        found = self.find_digits(image)
+        found = self.find_digits(image) if found is None else found
         probabilities = self.predict_proba(found.images)
         names = self.name_digits(probabilities)
         rows = min(math.ceil(len(names) / 10), 4)

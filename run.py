@@ -795,24 +795,25 @@ def log_places(values: np.ndarray, quantity: str) -> np.ndarray:
 def predict(args: argparse.Namespace) -> int:
     """Read the digits in each image file with a saved model, and show how."""
     model = load_model(args.model)
-    output = make_folder(args.output)
+    output = make_folder(args.output or "results")
     rows, figures, failed = [], {}, False
     for file in args.files:
         try:
             image = read_image(file)
-            probabilities = model.predict_proba(model.find_digits(image).images)
+            found = model.find_digits(image)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             print(f"{file}: {reason}", file=sys.stderr)
             failed = True
             continue
+        probabilities = model.predict_proba(found.images)
         for name, shares in zip(
             model.name_digits(probabilities), probabilities, strict=True
         ):
             rows.append((file, name, *(f"{p:.1%}" for p in shares)))
         path = name_apart(output / f"read-{Path(file).name}.png", figures)
         figures[path] = file
-        write_figure(path, model.plot_reading(image))
+        write_figure(path, model.plot_reading(image, found))
     if rows:
         print_table(
             [("file", "digit", *(f"P({n})" for n in range(len(rows[0]) - 2))), *rows]
