@@ -259,7 +259,7 @@ def read_idx(folder: Path, pattern: str, axes: int) -> np.ndarray:
 def enlarge_digits(digits: np.ndarray) -> np.ndarray:
     """Enlarge (n, 8, 8) with levels 0..16 to MNIST's layout: 20x20 in a field of 28x28.
 
-    They go the way of every picture, so that what learns from them reads pictures, too.
+    Their ink is known; it goes the last part of every picture's way.
     """
     imitate = HandwrittenNumberClassification.imitate_mnist
     fields = np.concatenate([imitate(digit)[..., 0] for digit in digits])
@@ -1223,57 +1223,71 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--resume", action="store_true", help=text)
     names = "reproduce, compare, predict, draw"
     commands = parser.add_subparsers(title="commands", metavar=names)
-
-    # What is left out after the command must not undo what was given before it.
-    reproducing = commands.add_parser(
-        "reproduce",
-        help="train and test a recipe with several seeds, on from where this ended",
-        argument_default=argparse.SUPPRESS,
-    )
-    reproducing.set_defaults(command=reproduce)
-    reproducing.add_argument("recipe", choices=RECIPES, help="settings to train with")
-    text = "number of seeds, counted from 0 (default: 10)"
-    reproducing.add_argument("--seeds", type=int, metavar="N", default=10, help=text)
-    add_training_flags(reproducing)
-
-    comparing = commands.add_parser(
-        "compare",
-        help="train and test several configurations",
-        argument_default=argparse.SUPPRESS,
-    )
-    comparing.set_defaults(command=compare)
-    comparing.add_argument(
-        "configurations",
-        nargs="*",
-        default=[],
-        metavar="LAYERS",
-        help=f"architectures (default: {' '.join(CONFIGURATIONS)})",
-    )
-    add_recipe_flags(comparing)
-    add_training_flags(comparing)
-
-    predicting = commands.add_parser("predict", help="read digits from image files")
-    predicting.set_defaults(command=predict)
-    predicting.add_argument("files", nargs="+", metavar="FILE", help="PNG, JPEG, ...")
-    text = "folder for figures of how the digits were found (default: results)"
-    predicting.add_argument("--output", metavar="FOLDER", default="results", help=text)
-
-    drawing = commands.add_parser(
-        "draw", help="draw digits in a browser", argument_default=argparse.SUPPRESS
-    )
-    drawing.set_defaults(command=draw)
-    text = "port of the page on 127.0.0.1 (default: any that is free)"
-    drawing.add_argument("--port", type=int, metavar="N", default=0, help=text)
-    text = "only print the page's address"
-    drawing.add_argument("--no-browser", action="store_true", default=False, help=text)
-    text = "MNIST, for the examples (default: as in training)"
-    drawing.add_argument("--data", metavar="PATH", help=text)
-    for using in (predicting, drawing):
-        text = "a trained model (default: %(default)s)"
-        using.add_argument(
-            "--model", metavar="FILE", default="results/model.npz", help=text
-        )
+    add_reproduce(commands)
+    add_compare(commands)
+    add_predict(commands)
+    add_draw(commands)
     return parser
+
+
+def add_command(commands: Any, name: str, run: Callable, text: str) -> Any:
+    """Add a command, and return its parser.
+
+    What is left out after the command must not undo what was given before it.
+    """
+    parser = commands.add_parser(name, help=text, argument_default=argparse.SUPPRESS)
+    parser.set_defaults(command=run)
+    return parser
+
+
+def add_reproduce(commands: Any) -> None:
+    """Add the command that trains a recipe with several seeds."""
+    text = "train and test a recipe with several seeds, on from where this ended"
+    parser = add_command(commands, "reproduce", reproduce, text)
+    parser.add_argument("recipe", choices=RECIPES, help="settings to train with")
+    text = "number of seeds, counted from 0 (default: 10)"
+    parser.add_argument("--seeds", type=int, metavar="N", default=10, help=text)
+    add_training_flags(parser)
+
+
+def add_compare(commands: Any) -> None:
+    """Add the command that trains several configurations."""
+    text = "train and test several configurations"
+    parser = add_command(commands, "compare", compare, text)
+    text = f"architectures (default: {' '.join(CONFIGURATIONS)})"
+    style = {"nargs": "*", "default": [], "metavar": "LAYERS"}
+    parser.add_argument("configurations", help=text, **style)
+    add_recipe_flags(parser)
+    add_training_flags(parser)
+
+
+def add_predict(commands: Any) -> None:
+    """Add the command that reads image files."""
+    text = "read digits from image files"
+    parser = add_command(commands, "predict", predict, text)
+    parser.add_argument("files", nargs="+", metavar="FILE", help="PNG, JPEG, ...")
+    text = "folder for figures of how the digits were found (default: results)"
+    parser.add_argument("--output", metavar="FOLDER", help=text)
+    add_model_flag(parser)
+
+
+def add_draw(commands: Any) -> None:
+    """Add the command that serves the page."""
+    parser = add_command(commands, "draw", draw, "draw digits in a browser")
+    text = "port of the page on 127.0.0.1 (default: any that is free)"
+    parser.add_argument("--port", type=int, metavar="N", default=0, help=text)
+    text = "only print the page's address"
+    parser.add_argument("--no-browser", action="store_true", default=False, help=text)
+    text = "MNIST, for the examples (default: as in training)"
+    parser.add_argument("--data", metavar="PATH", help=text)
+    add_model_flag(parser)
+
+
+def add_model_flag(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that names a trained model."""
+    text = "a trained model (default: %(default)s)"
+    style = {"metavar": "FILE", "default": "results/model.npz"}
+    parser.add_argument("--model", help=text, **style)
 
 
 def add_recipe_flags(parser: argparse.ArgumentParser) -> None:

@@ -231,6 +231,19 @@ class TestTrain:
         assert done.returncode == 2
         assert "gone.npz" in done.stderr
 
+    @pytest.mark.parametrize(
+        ("flag", "command"),
+        [
+            ("--output", ["reproduce", "fast"]),
+            ("--output", ["compare"]),
+            ("--output", ["predict", "x.png"]),
+            ("--data", ["draw"]),
+        ],
+    )
+    def test_a_flag_before_a_command_holds_for_it(self, flag, command):
+        args = run.build_parser().parse_args([flag, "here", *command])
+        assert getattr(args, flag.removeprefix("--")) == "here"
+
     def test_a_diverging_run_writes_what_was_learned_before(self, program, tmp_path):
         flags = ["--architecture", "10N", "--lr", "1e39", "--momentum", "0"]
         done = program("--data", DIGITS, *flags)
