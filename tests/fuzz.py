@@ -468,7 +468,7 @@ def change_png_chunk(rng: Generator, content: bytes) -> bytes:
         return set_number(rng, content)
     chunks, place = [], 8
     while place < len(content):
-        size = int.from_bytes(content[place : place + 4])
+        size = int.from_bytes(content[place : place + 4], "big")
         chunks.append((content[place + 4 : place + 8], content[place + 8 :][:size]))
         place += 12 + size
     choice = rng.integers(len(chunks))
