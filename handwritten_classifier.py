@@ -2843,7 +2843,7 @@ def _is_light_on_dark(grey: np.ndarray) -> bool:
 
     small = _shrink(grey, 200)
     side = max(5, _odd(0.45 * max(small.shape)))
-    small = np.rint(np.pad(small, side // 2, mode="edge")).astype(np.uint8)
+    small = np.rint(small).astype(np.uint8)
     # In logarithms a shadow counts less, yet black not without bounds.
     levels = np.log(96 + np.arange(256, dtype=np.float32))
     deviations = levels[small] - levels[cv2.medianBlur(small, side)]
@@ -2936,6 +2936,10 @@ def _find_level_lines(mask: np.ndarray) -> np.ndarray:
         return lines
     dark, across = np.ascontiguousarray(mask).astype(np.uint8), np.arange(width)
     around = np.arange(-thickest, thickest + 1)[:, np.newaxis]
+    upright = np.ones((_odd(thickest + 1), 1), np.uint8)
+    thin = dark > cv2.morphologyEx(dark, cv2.MORPH_OPEN, upright)
+    if thin.any(axis=0).sum() < width / 2:  # Nothing to look for, as on plain paper.
+        return lines
     for down in _find_straight_ways(dark, thickest):
         rows = np.rint(down).astype(int) + around
         inside = (rows >= 0) & (rows < height)
@@ -2944,7 +2948,7 @@ def _find_level_lines(mask: np.ndarray) -> np.ndarray:
         thickness = np.median(near.sum(axis=0)[near.any(axis=0)])
         if thickness <= thickest:
             # Where ink goes on above or below, a stroke crosses the line or lies on it.
-            upright = np.ones((int(2 * thickness) + 2, 1), np.uint8)
+            upright = np.ones((_odd(2 * thickness + 2), 1), np.uint8)
             thin = cv2.morphologyEx(dark, cv2.MORPH_OPEN, upright)[rows, across] == 0
             beside = np.abs(around) <= thickness + 1.5
             lines[rows, across] |= near & thin & beside

@@ -47,7 +47,6 @@ from handwritten_classifier import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
     from PIL.ImageFile import ImageFile
 
@@ -1124,12 +1123,15 @@ class DrawingHandler(BaseHTTPRequestHandler):
         """Say nothing: the terminal is for the user."""
 
 
-def as_png(image: np.ndarray) -> bytes:
-    """Return uint8 pixels as a PNG file's bytes."""
+def as_png(image: np.ndarray, colours: bytes | None = None) -> bytes:
+    """Return uint8 pixels as a PNG file's bytes: levels, or numbers of colours."""
     from PIL import Image
 
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "PNG", compress_level=1)
+    stream, picture = io.BytesIO(), Image.fromarray(image)
+    if colours:
+        picture.putpalette(colours)
+    transparent = {"transparency": 0} if colours else {}
+    picture.save(stream, "PNG", compress_level=1, **transparent)
     return stream.getvalue()
 
 
@@ -1137,19 +1139,21 @@ def as_data_url(picture: np.ndarray) -> str:
     """Return a picture of numbers in the colours of the figures, as an address."""
     largest = np.nanmax(np.abs(picture)) or 1
     if np.nanmin(picture) < 0:
-        colours = colour_map("coolwarm")(0.5 + 0.5 * picture / largest, bytes=True)
+        shares, colours = 0.5 + 0.5 * picture / largest, colour_table("coolwarm")
     else:
-        colours = colour_map("gray")(picture / largest, bytes=True)
-    png = as_png(colours)
+        shares, colours = picture / largest, colour_table("gray")
+    levels = np.where(np.isnan(shares), 0, 1 + np.rint(254 * shares))
+    png = as_png(levels.astype(np.uint8), colours)
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 @cache
-def colour_map(name: str) -> Colormap:
-    """Return a colour map, whose table is then made only once."""
+def colour_table(name: str) -> bytes:
+    """Return 256 colours, RGB: the first for what is transparent, then a map's."""
     from matplotlib import colormaps
 
-    return colormaps[name]
+    table = colormaps[name](np.linspace(0, 1, 255), bytes=True)[:, :3]
+    return bytes(3) + table.tobytes()
 
 
 # ------------------------------------------------------------------------ Files, tables

@@ -16,7 +16,6 @@ import argparse
 import io
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -35,6 +34,7 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 from benchmark import anonymous_memory, watch_memory  # noqa: E402
+from page import serving  # noqa: E402
 
 import run  # noqa: E402
 from handwritten_classifier import HandwrittenNumberClassification  # noqa: E402
@@ -146,19 +146,6 @@ def load_server(count: int = 10_000) -> Result:
 
             result = put_under_load("server", count, work, server.pid)
             return result._replace(faults=end_server(server, address))
-
-
-@contextmanager
-def serving(model: Path) -> Iterator[tuple[subprocess.Popen, str]]:
-    """Start the program, and yield its process, and its host and port."""
-    command = [sys.executable, str(ROOT / "run.py"), "draw", "--no-browser"]
-    command += ["--model", str(model), "--data", str(run.DIGITS)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes, text=True) as server:
-        try:
-            yield server, re.search("http://(.*)/;", server.stdout.readline())[1]
-        finally:
-            server.kill()  # It has ended before, unless something went wrong.
 
 
 def plan_requests(

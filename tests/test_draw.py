@@ -6,25 +6,20 @@ import http.client
 import io
 import json
 import re
-import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from numpy.testing import assert_allclose
+from page import BROWSER, DRIVER, browsing, serving
 from PIL import Image
 
 import run
 from handwritten_classifier import HandwrittenNumberClassification
-
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +36,8 @@ def model_path(digits, tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(model_path):
     """Start the program, and return the host and port that it says."""
-    command = (sys.executable, ROOT / "run.py", "draw", "--no-browser")
-    command += ("--model", model_path, "--data", run.DIGITS)
-    with subprocess.Popen(
-        [str(part) for part in command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        line = process.stdout.readline()
-        yield re.search(r"http://(127\.0\.0\.1:\d+)/;", line)[1]
+    with serving(model_path) as (process, address):
+        yield address
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=20)
         assert errors == "\nInterrupted.\n" or errors == ""
@@ -58,25 +45,9 @@ def address(model_path):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    folder = tmp_path_factory.mktemp("browser")
-    for flag in (
-        "headless=new",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-dev-shm-usage",
-        "disable-background-networking",
-        "no-first-run",
-        "window-size=900,1100",
-        f"user-data-dir={folder}",
-    ):
-        options.add_argument(f"--{flag}")
-    service = webdriver.ChromeService(DRIVER)
-    driver = webdriver.Chrome(options=options, service=service)
-    yield driver
-    driver.quit()
+    pytest.importorskip("selenium")
+    with browsing(tmp_path_factory.mktemp("browser")) as driver:
+        yield driver
 
 
 def ask(address, method, path, body=None, **headers):
@@ -338,13 +309,15 @@ class TestPage:
         browser.get(f"http://{address}/")
         return browser
 
-    def wait_for(self, page, condition):
+    def wait_for(self, page, condition, still_busy=0):
+        """Wait until so many readings are under way and the answer is right."""
         from selenium.webdriver.support.ui import WebDriverWait
 
-        WebDriverWait(page, 20).until(lambda page: condition(self.answer(page)))
+        def is_met(page):
+            busy, text = page.execute_script("return [busy, answer.textContent]")
+            return busy == still_busy and condition(text)
 
-    def answer(self, page):
-        return page.find_element("id", "answer").text
+        WebDriverWait(page, 20).until(is_met)
 
     def trace(self, page, places):
         """Draw a line with the mouse through places, in pixels from the middle."""
@@ -376,6 +349,25 @@ class TestPage:
         assert bar.size["width"] > 0.5 * bar.find_element("xpath", "..").size["width"]
         page.find_element("id", "undo").click()
         self.wait_for(page, lambda text: text == "draw a digit")
+
+    def test_the_end_of_a_stroke_waits_for_no_reading_and_is_shown_last(self, page):
+        self.wait_for(page, lambda text: text == "draw a digit")
+        page.execute_script(
+            """
+            const ask = window.fetch, first = asked + 1;
+            window.fetch = async (...request) => {
+              const late = asked === first;
+              const answer = await ask(...request);
+              if (late) await new Promise((done) => { window.come = done; });
+              return answer;
+            };
+            """
+        )
+        self.trace(page, [(0, -90), (0, -30), (0, 30), (0, 90)])
+        self.wait_for(page, lambda text: text.startswith("1 ("), still_busy=1)
+        page.execute_script("come()")
+        self.wait_for(page, lambda text: text.startswith("1 ("))
+        assert page.execute_script("return [asked - shown, stale]") == [0, False]
 
     def test_the_keyboard_draws_too(self, page):
         from selenium.webdriver.common.keys import Keys
