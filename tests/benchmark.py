@@ -7,8 +7,9 @@ The three systems train the same networks on the same float32 images with the sa
 gradient descent, and that of the recipe `fast` with its own steps. Each lives in a
 process of its own, so that no threads of one disturb another; they take turns, round by
 round, and of each the median counts, with minimum and maximum beside it. PyTorch takes
-part where it is installed (pip install torch). Prints tables, and writes benchmark.json
-and benchmark.png. Runs on Linux.
+part where it is installed (pip install torch). The page to draw on is timed where there
+are Chromium, its driver and Selenium. Prints tables, and writes benchmark.json and
+benchmark.png. Runs on Linux.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
+from page import BROWSER, DRIVER, browsing, serving  # noqa: E402
 
 import run  # noqa: E402
 from handwritten_classifier import HandwrittenNumberClassification  # noqa: E402
@@ -452,6 +454,59 @@ def train_on_disk(path: Path, counts: tuple[int, ...]) -> list[dict]:
     ]
 
 
+# Notes how long it takes from the end of a stroke, as the system has timed it, to the
+# frame for which its last reading is there and all pictures are ready.
+WATCH_STROKES = """
+    window.taken = [];
+    let end = null;
+    const look = async () => {
+      if (end === null || stale || shown < asked) return;
+      const start = end;
+      end = null;
+      await Promise.all([...document.images].map((image) => image.decode()));
+      requestAnimationFrame((now) => taken.push(now - start));
+    };
+    paper.addEventListener("pointerup", (event) => { end = event.timeStamp; look(); });
+    new MutationObserver(look).observe(steps, {childList: true});
+"""
+
+
+def measure_page(quick: bool) -> dict:
+    """Measure milliseconds from a stroke's end to its picture, on the page to draw on.
+
+    A mouse draws the strokes in Chromium, without a pause before their ends.
+    """
+    model = HandwrittenNumberClassification(run.RECIPES["default"]["architecture"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.npz"
+        model.save(path)
+        with serving(path) as (_, address), browsing(Path(folder) / "browser") as page:
+            page.get(f"http://{address}/")
+            page.execute_script(WATCH_STROKES)
+            strokes = 10 if quick else 50
+            for number in range(strokes):
+                draw_stroke(page, 3 + number % 5)
+            taken = page.execute_script("return taken")
+    if len(taken) != strokes:
+        raise RuntimeError(f"{strokes} strokes must be shown; got {len(taken)}")
+    print_row("one stroke", row := {"NumPy": spread(taken)})
+    return row
+
+
+def draw_stroke(page, turns: int) -> None:
+    """Draw one with the mouse, on an empty paper, at half a hundred places."""
+    page.find_element("id", "clear").click()
+    box = page.find_element("id", "paper").rect
+    for number in range(51):
+        angle = 2 * np.pi * number / 50
+        x = box["x"] + 140 + 70 * np.sin(angle)
+        y = box["y"] + 140 - 90 * np.cos(angle * turns / 4)
+        kind = {0: "mousePressed", 50: "mouseReleased"}.get(number, "mouseMoved")
+        event = {"type": kind, "x": x, "y": y, "button": "left", "clickCount": 1}
+        page.execute_cdp_cmd("Input.dispatchMouseEvent", event)
+    time.sleep(0.3)
+
+
 def watch_memory(stop: threading.Event, process: int | str = "self") -> float:
     """Return the largest `anonymous_memory` until `stop` is set."""
     peak = anonymous_memory(process)
@@ -584,6 +639,9 @@ def main() -> None:
     workers.close()
     print("\nGrowth: one epoch over images on disk; memory besides the mapped file")
     results["growth"] = measure_growth(args.data, args.quick)
+    if BROWSER and DRIVER and importlib.util.find_spec("selenium"):
+        print("\nThe page to draw on: ms from the end of a stroke to its picture")
+        results["page"] = measure_page(args.quick)
     output = run.make_folder(args.output)
     run.write_json(output / "benchmark.json", results)
     run.write_figure(output / "benchmark.png", draw_benchmark(results))
