@@ -24,6 +24,7 @@ import signal
 import socket
 import struct
 import sys
+import threading
 import time
 import warnings
 import webbrowser
@@ -928,7 +929,7 @@ def draw(args: argparse.Namespace) -> int:
         print(f"Draw a digit at {address}; Ctrl-C ends this.", flush=True)
         if not args.no_browser:
             webbrowser.open(address)
-        server.serve_forever()
+        server.serve_until_interrupted()
     return 0
 
 
@@ -955,6 +956,18 @@ class DrawingServer(ThreadingHTTPServer):
     def read_in_turn(self, *arguments: Any) -> dict[str, Any]:
         """Return what `read_drawing` does, once the drawings before it are read."""
         return self.reader.submit(self.read_drawing, *arguments).result()
+
+    def serve_until_interrupted(self) -> None:
+        """Serve in another thread, so that Ctrl-C comes between no two of its steps."""
+        thread = threading.Thread(target=self.serve_forever)
+        try:
+            thread.start()
+            while thread.is_alive():
+                thread.join(0.5)  # Windows hears Ctrl-C only between two of them.
+        finally:
+            with undisturbed():
+                self.stop_listening(time.monotonic())  # A full server goes on by that.
+                self.shutdown()
 
     def process_request(self, request: socket.socket, client_address: Any) -> None:
         """Answer in a thread of its own, once fewer than MOST_AT_ONCE are at work."""
@@ -1082,6 +1095,8 @@ class DrawingHandler(BaseHTTPRequestHandler):
         else:
             try:
                 picture, chosen = self.rfile.read(int(length)), int(asked[2] or 0)
+                if len(picture) < int(length):
+                    raise ValueError("only a part of it has come")
                 result = self.server.read_in_turn(picture, chosen, bool(asked[3]))
             except (OSError, ValueError):
                 self.refuse(400, "this is no picture that can be read")

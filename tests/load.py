@@ -89,7 +89,7 @@ def put_under_load(
             totals += work(part)
         peaks.append(peak())
     seconds = time.perf_counter() - began
-    threads = count_threads(process) - threads
+    threads = count_threads_left(process, threads)
     return Result(load, count, *totals.tolist(), start, *peaks, threads, seconds)
 
 
@@ -103,6 +103,19 @@ def watched_memory(process: int | str) -> Iterator[Callable[[], float]]:
             yield peak.result
         finally:
             stop.set()
+
+
+def count_threads_left(process: int | str, before: int) -> int:
+    """Return how many threads more than before there are once all have had their time.
+
+    The last answers may have come a moment before the threads that sent them ended.
+    """
+    patience = time.monotonic() + ENDS_WITHIN
+    while (left := count_threads(process) - before) > 0:
+        if time.monotonic() > patience:
+            break
+        time.sleep(0.05)
+    return left
 
 
 def count_threads(process: int | str) -> int:
@@ -188,10 +201,11 @@ def as_request(
 
 def malformed_requests(address: str, picture: bytes) -> Iterator[Request]:
     """Yield one of each kind."""
-    for length in ("", "-1", "many", "1000001", "9" * 20):
+    for length in ("", "-1", "many", str(run.LARGEST_PICTURE + 1), "9" * 20):
         yield Request(as_request(address, picture, length=length))
     yield Request(as_request(address, b"no picture"))
     yield Request(as_request(address, picture[: len(picture) // 2]))
+    yield Request(as_request(address, picture, length=str(len(picture) + 1)))
     yield Request(as_request(address, picture, path="/nothing"))
     yield Request(as_request("digits.example", picture))
     yield Request(b"\x00\xff nonsense\r\n\r\n")

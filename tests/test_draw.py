@@ -201,6 +201,16 @@ class TestClients:
         assert answer.startswith(b"HTTP/1.0 4")
         assert time.monotonic() - began > 0.4
 
+    def test_a_picture_of_which_a_part_does_not_come_is_refused(
+        self, server, monkeypatch
+    ):
+        monkeypatch.setattr(run, "PATIENCE", 0.5)
+        address, drawing = f"127.0.0.1:{server.server_port}", np.eye(28) * 255
+        picture = as_png(drawing.astype(np.uint8))
+        assert ask(address, "POST", "/read", picture)[0] == 200
+        short = {"Content_Length": str(len(picture) + 1)}
+        assert ask(address, "POST", "/read", picture, **short)[0] == 400
+
     def test_no_more_than_the_most_are_at_work(self, server, monkeypatch):
         monkeypatch.setattr(run, "MOST_AT_ONCE", 2)
         before = threading.active_count()
@@ -294,6 +304,31 @@ class TestClients:
             assert time.monotonic() - began < 5
         thread.join()
         assert threading.active_count() == before
+
+
+def test_ctrl_c_comes_between_no_two_steps_of_an_answer(model_path, monkeypatch):
+    process_request = run.DrawingServer.process_request
+
+    def process_and_interrupt(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        process_request(*arguments)
+
+    monkeypatch.setattr(run.DrawingServer, "process_request", process_and_interrupt)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = ["draw", "--no-browser", "--port", str(port), "--data", str(run.DIGITS)]
+
+    def ask_once_it_is_there():
+        while True:
+            with contextlib.suppress(ConnectionRefusedError):
+                return ask(f"127.0.0.1:{port}", "GET", "/")
+            time.sleep(0.01)
+
+    with ThreadPoolExecutor(1) as client:
+        answer = client.submit(ask_once_it_is_there)
+        status = run.main([*command, "--model", str(model_path)])
+        assert answer.result()[0] == 200
+    assert status == run.INTERRUPTED
 
 
 def test_without_a_model_it_says_how_to_train_one(tmp_path, capsys):
