@@ -63,9 +63,10 @@ import glob
 import inspect
 import json
 import math
-import numbers
+import operator
 import os
 import re
+import signal
 import sys
 import threading
 import time
@@ -89,6 +90,26 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["HandwrittenNumberClassification"]
+
+
+@contextmanager
+def _holding_back_interrupts() -> Iterator[None]:
+    """Let Ctrl-C wait until what is within is done, as a whole.
+
+    Only the main thread hears it, or whatever else the program does at SIGINT.
+    """
+    handler, held = signal.getsignal(signal.SIGINT), []
+    main = threading.current_thread() is threading.main_thread()
+    if not main or not callable(handler):
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *event: held.append(event))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if held:
+            handler(*held[0])
 
 
 class HandwrittenNumberClassification:
@@ -126,7 +147,7 @@ class HandwrittenNumberClassification:
         the first 30 %, then linearly down to zero.
     augment : bool or float, default False
         Whether each training image is distorted by `distort`, anew in every epoch; a
-        number is the strength, 1 that of True, 0 that of False.
+        number is the strength, up to 10: 1 is that of True, 0 that of False.
     seed : int, default 0
         Of the one random generator, which draws the initial weights, then each shuffle
         and the distortions.
@@ -272,10 +293,10 @@ class HandwrittenNumberClassification:
         return [name for name, array in self.parameters.items() if array.ndim == 1]
 
     _TOKEN = re.compile(
-        r"(?P<filters>[1-9]\d*)C(?P<kernel>[1-9]\d*)"
-        r"(s(?P<stride>[1-9]\d*))?(p(?P<padding>\d+))?"
-        r"|MP(?P<pool>[1-9]\d*)(s(?P<step>[1-9]\d*))?"
-        r"|(?P<units>[1-9]\d*)N",
+        r"(?P<filters>[1-9]\d{0,5})C(?P<kernel>[1-9]\d{0,5})"
+        r"(s(?P<stride>[1-9]\d{0,5}))?(p(?P<padding>\d{1,6}))?"
+        r"|MP(?P<pool>[1-9]\d{0,5})(s(?P<step>[1-9]\d{0,5}))?"
+        r"|(?P<units>[1-9]\d{0,5})N",
         re.ASCII,
     )
 
@@ -284,7 +305,7 @@ class HandwrittenNumberClassification:
         cls, architecture: str, input_shape: tuple[int, int, int]
     ) -> list[SimpleNamespace]:
         """Read the notation: one entry a layer, its maps fitted to each other."""
-        layers, shape = [], tuple(input_shape)
+        layers, shape = [], tuple(map(operator.index, input_shape))
         tokens = architecture.split("-")
         for position, token in enumerate(tokens, start=1):
             got = f"got {token!r} at position {position}, on a map of {_times(shape)}"
@@ -415,7 +436,7 @@ class HandwrittenNumberClassification:
             known = "'constant' or 'one-cycle'"
             raise ValueError(f"schedule must be {known}; got {self.schedule!r}")
         if not isinstance(self.augment, (bool, np.bool_)):
-            _check_number("augment", self.augment, "at least 0", lambda a: a >= 0)
+            _check_strength("augment", self.augment)
         try:
             known = np.dtype(self.dtype or object) in (np.float32, np.float64)
         except TypeError:
@@ -578,13 +599,14 @@ class HandwrittenNumberClassification:
         small enough for the first cache; input gradients take a quarter less time.
         Their size is each thread's own, too.
         """
-        outer, buffer = self._work.arrays, np.setbufsize(2048)
+        outer, taken = self._work.arrays, self._work.taken
+        buffer = np.setbufsize(2048)
         try:
             self._work.arrays = [] if several else None
             yield
         finally:
             np.setbufsize(buffer)
-            self._work.arrays = outer
+            self._work.arrays, self._work.taken = outer, taken
 
     # ---------------------------------------------------------------- Convolution
 
@@ -618,6 +640,7 @@ class HandwrittenNumberClassification:
         rows, columns = _fit_windows(
             "images", images.shape[1:3], window, stride, padding
         )
+        stride, padding = operator.index(stride), operator.index(padding)
         batch, height, width, channels = images.shape
         if padding:
             size = (height + 2 * padding, width + 2 * padding)
@@ -759,6 +782,7 @@ class HandwrittenNumberClassification:
         rows, columns = _fit_windows(
             "input_shape", (height, width), window, stride, padding
         )
+        stride, padding = operator.index(stride), operator.index(padding)
         batch = d_feature_map.shape[0]
         _check_shape("d_feature_map", d_feature_map, (batch, rows, columns, filters))
         d_map = d_feature_map.transpose(3, 1, 2, 0).reshape(
@@ -845,16 +869,16 @@ class HandwrittenNumberClassification:
             Besides, sets `binary_max_pool`, bool of shape (B, H', W', F, P, P).
         """
         feature_map = self._check_tensor("feature_map", feature_map, "B H W F")
-        _check_integer("pool_size", pool_size, 1)
-        stride = pool_size if stride is None else stride
+        window = _pair("pool_size", (pool_size, pool_size))
+        stride = window[0] if stride is None else stride
         batch, height, width, filters = feature_map.shape
-        window = (pool_size, pool_size)
         counts = _fit_windows("feature_map", (height, width), window, stride)
+        stride = operator.index(stride)
         places = _windows(feature_map, window, stride, counts)
         first, *others = (place for row in places for place in row)
         pooled = self._tensor((batch, *counts, filters), feature_map.dtype)
         mask = self._array((*window, filters, *counts, batch), bool)
-        undecided, *masks = mask.reshape(-1, filters, *counts, batch)
+        undecided, *masks = mask.reshape(math.prod(window), *mask.shape[2:])
         # Numbers lie scattered in the map. To copy them out first, and compare then,
         # takes little more than half the time.
         largest = pooled.transpose(3, 1, 2, 0)
@@ -934,7 +958,7 @@ class HandwrittenNumberClassification:
             required = "mask, stride and output_shape must be given"
             raise ValueError(f"{required} before any generate_max_pool; got None")
         mask = np.asarray(mask)
-        if mask.ndim != 6 or mask.dtype != bool:
+        if mask.ndim != 6 or mask.dtype != bool or mask.shape[4] != mask.shape[5]:
             got = f"{mask.dtype} of shape {mask.shape}"
             raise ValueError(f"mask must be bool with axes (B H' W' F P P); got {got}")
         batch, *counts, filters, _, _ = mask.shape
@@ -946,7 +970,7 @@ class HandwrittenNumberClassification:
             required = f"a map with {_times(counts)} windows {_times(mask.shape[4:])}"
             required = f"output_shape must be that of {required}, stride {stride}"
             raise ValueError(f"{required}; got {output_shape}")
-        return mask, stride, size
+        return mask, operator.index(stride), size
 
     # ---------------------------------------------------------------- Flatten
 
@@ -1055,7 +1079,9 @@ class HandwrittenNumberClassification:
 
         For many images, `predict_proba` does the same batch by batch.
         """
-        return self._forward(self._batch(self._check_images(images)))[0]
+        images = self._check_images(images)
+        with self._reusing_arrays(several=False):
+            return self._forward(self._batch(images))[0]
 
     def compute_gradients(
         self, images: np.ndarray, labels: np.ndarray
@@ -1076,7 +1102,8 @@ class HandwrittenNumberClassification:
             With the names and shapes of `parameters`.
         """
         images, labels = self._check_examples(images, labels)
-        probabilities, gradients = self._backward(self._batch(images), labels)
+        with self._reusing_arrays(several=False):
+            probabilities, gradients = self._backward(self._batch(images), labels)
         return self.compute_loss(probabilities, labels), gradients
 
     def _forward(
@@ -1191,11 +1218,11 @@ class HandwrittenNumberClassification:
         ----------
         images : array of shape (B, H, W, C) or, with one channel, (B, H, W)
         strength : float
-            At 1, rotation goes up to 8 degrees, scaling and shear to a tenth, the shift
-            to 1.5 pixels, and the field moves a pixel by about 0.8 pixels (standard
-            deviation, on each axis). At 0, nothing changes.
-        generator : np.random.Generator, optional
-            Of the random numbers; a new one with the model's seed where left out.
+            From 0, where nothing changes, to 10. At 1, rotation goes up to 8 degrees,
+            scaling and shear to a tenth, the shift to 1.5 pixels, and the field moves a
+            pixel by about 0.8 pixels (standard deviation, on each axis).
+        generator : np.random.Generator or int, optional
+            Of the random numbers, or its seed; that of the model where left out.
 
         Returns
         -------
@@ -1203,10 +1230,16 @@ class HandwrittenNumberClassification:
             Floats; uint8 images are divided by 255.
         """
         images = self._check_images(images)
-        _check_number("strength", strength, "at least 0", lambda s: s >= 0)
+        _check_strength("strength", strength)
+        seed = self.seed if generator is None else generator
+        return self._distort(images, float(strength), np.random.default_rng(seed))
+
+    def _distort(
+        self, images: np.ndarray, strength: float, generator: np.random.Generator
+    ) -> np.ndarray:
+        """Return checked images (B, H, W, C), distorted."""
         batch, height, width, _ = images.shape
         size = (2, height, width, batch)
-        generator = generator or np.random.default_rng(self.seed)
 
         def draw(most: float, shape: tuple[int, ...]) -> np.ndarray:
             """Draw from -most to most, times the strength."""
@@ -1331,9 +1364,11 @@ class HandwrittenNumberClassification:
             validation_data = self._check_validation(validation_data)
         epochs = self.epochs if epochs is None else epochs
         _check_integer("epochs", epochs, 1)
+        epochs = operator.index(epochs)
+        checkpoint = None if checkpoint is None else Path(checkpoint)
         self._take_up_run(epochs, labels)
         if checkpoint is not None:
-            _remove_leftovers(Path(checkpoint))
+            _remove_leftovers(checkpoint)
             self.save(checkpoint)
         done = self._run.epoch * len(images) + self._run.position
         with self._progress_bar(epochs * len(images), done, verbose) as bar:
@@ -1367,6 +1402,7 @@ class HandwrittenNumberClassification:
         self._run = None
         return self.fit(images, labels, epochs=1, verbose=0)
 
+    @_holding_back_interrupts()
     def _take_up_run(self, epochs: int, labels: np.ndarray) -> None:
         """Go on with the run that is under way, if it is of these, or begin one."""
         checksum = zlib.crc32(np.ascontiguousarray(labels, np.int64))
@@ -1387,11 +1423,9 @@ class HandwrittenNumberClassification:
             seconds=0.0,
         )
 
+    @_holding_back_interrupts()
     def _finish_epoch(self, results: dict[str, float]) -> None:
-        """Add an epoch's results to the history; all of its lists stay equally long.
-
-        History and run change in one step, so that Ctrl-C cannot come between them.
-        """
+        """Add an epoch's results to the history; all of its lists stay equally long."""
         earlier = len(self.history["loss"])
         history = {
             name: [*self.history.get(name, [None] * earlier), results.get(name)]
@@ -1400,7 +1434,7 @@ class HandwrittenNumberClassification:
         run = replace(self._run, epoch=self._run.epoch + 1)
         if run.epoch < run.epochs:
             run = self._begin_epoch(run)
-        vars(self).update(history=history, _run=run)
+        self.history, self._run = history, run
 
     _BETWEEN_CHECKPOINTS = 20  # seconds, at most, in a long epoch
 
@@ -1409,7 +1443,7 @@ class HandwrittenNumberClassification:
         images: np.ndarray,
         labels: np.ndarray,
         bar: Any,
-        checkpoint: str | os.PathLike | None,
+        checkpoint: Path | None,
     ) -> dict[str, float]:
         """Go through what is left of an epoch; return mean loss, accuracy, seconds."""
         run = self._run
@@ -1417,7 +1451,7 @@ class HandwrittenNumberClassification:
         # What overflows is told of below, in better words than NumPy's warnings.
         with np.errstate(over="ignore", invalid="ignore"), self._reusing_arrays():
             while run.position < run.images:
-                batch = run.order[run.position : run.position + self.batch_size]
+                batch = run.order[run.position :][: self.batch_size]
                 self._take_step(images[batch], labels[batch])
                 run.seconds = time.perf_counter() - started
                 if bar.update(len(batch)):
@@ -1432,21 +1466,23 @@ class HandwrittenNumberClassification:
         self._warn_if_stuck(accuracy, labels)
         return {"loss": loss, "accuracy": accuracy, "seconds": run.seconds}
 
+    @_holding_back_interrupts()
     def _take_step(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Learn from the next batch of the run."""
-        run, in_epoch = self._run, math.ceil(self._run.images / self.batch_size)
+        run, batch_size = self._run, operator.index(self.batch_size)
+        in_epoch = math.ceil(run.images / batch_size)
+        step = run.position // batch_size + 1
         if self.augment:
-            images = self.distort(images, float(self.augment), self._generator)
-        step = run.position // self.batch_size + 1
+            images = self._distort(images, float(self.augment), self._generator)
         rate, share = self._plan_step(
             run.epoch * in_epoch + step, run.epochs * in_epoch
         )
         loss, hits = self._train_batch(self._batch(images), labels, rate)
         self._check_convergence(loss, step, rate)
         self._average_parameters(share)
-        # All in one step, too, for what Ctrl-C leaves may be saved.
-        sums = {"loss": run.loss + loss * len(labels), "hits": run.hits + hits}
-        vars(run).update(sums, position=run.position + len(labels))
+        run.position += len(labels)
+        run.loss += loss * len(labels)
+        run.hits += hits
 
     def _train_batch(
         self, images: np.ndarray, labels: np.ndarray, rate: float
@@ -1470,10 +1506,9 @@ class HandwrittenNumberClassification:
             if decay and parameter.ndim > 1:  # not of biases
                 gradient = gradient + decay * parameter
             step = np.multiply(gradient, -rate, out=gradient)
-            if momentum:
-                velocity *= momentum
-                velocity += step
-                step += momentum * velocity
+            velocity *= momentum
+            velocity += step
+            step += momentum * velocity
             parameter += step
 
     def _plan_step(self, step: int, steps: int) -> tuple[float, float]:
@@ -1482,10 +1517,11 @@ class HandwrittenNumberClassification:
         Steps are counted from 1; the cycle's two zeros lie just outside of them. Of the
         steps that are averaged, the n-th has the share 1 / n; before them it is 0.
         """
-        not_averaged = math.floor(steps * (1 - self.averaging))
+        # Not one more for a product that rounding has lifted over a whole number.
+        not_averaged = steps - math.ceil(steps * float(self.averaging) - 1e-9)
         done = step / (steps + 1)
         cycle = min(done / 0.3, (1 - done) / 0.7)
-        rate = float(self.lr * (cycle if self.schedule == "one-cycle" else 1))
+        rate = float(self.lr) * (cycle if self.schedule == "one-cycle" else 1)
         return rate, 1 / (step - not_averaged) if step > not_averaged else 0.0
 
     def _average_parameters(self, share: float) -> None:
@@ -1679,8 +1715,8 @@ class HandwrittenNumberClassification:
         ink, pieces, digits, stages = _find_pieces(image)
         imitate_mnist = HandwrittenNumberClassification.imitate_mnist
         images = [imitate_mnist(_even_strokes(ink, pieces, *digit)) for digit in digits]
-        scale = max(np.shape(image)[:2]) / max(ink.shape)
-        boxes = np.rint(scale * np.array([box for box, _ in digits]))
+        scale = np.divide(np.shape(image)[:2], ink.shape)
+        boxes = np.rint(np.tile(scale, 2) * [box for box, _ in digits])
         return SimpleNamespace(
             images=np.concatenate(images), boxes=boxes.astype(int), stages=stages
         )
@@ -1702,6 +1738,10 @@ class HandwrittenNumberClassification:
         -------
         float32 array of shape (1, 28, 28, 1), in 0..1
         """
+        ink = np.asarray(ink)
+        if ink.ndim != 2 or not (np.isfinite(ink).all() and ink.max(initial=0) > 0):
+            got = f"shape {ink.shape}, or what is no ink"
+            raise ValueError(f"ink must be finite, (H, W), and not all 0; got {got}")
         digit = _fit_into_box(np.where(ink < 0.2 * ink.max(), 0, ink))
         prepared = np.zeros((1, 28, 28, 1), np.float32)
         places = []
@@ -1727,7 +1767,11 @@ class HandwrittenNumberClassification:
         ------
         OSError
             If the file cannot be written; one that was there before stays as it is.
+        ValueError
+            If the parameters are no longer those of a network of these settings.
         """
+        as_new = type(self)(**self.get_params())
+        as_new._take_arrays(self.parameters, as_new.parameters)
         settings = self.get_params() | {"dtype": np.dtype(self.dtype).name}
         texts = {"format_version": 1, "settings": settings, "history": self.history}
         texts |= {"training": self._describe_training()}
@@ -2062,7 +2106,7 @@ class HandwrittenNumberClassification:
         panels = figure.subplots(len(images), len(columns), squeeze=False)
         for column, versions in enumerate(columns):
             for panel, image in zip(panels[:, column], versions, strict=True):
-                panel.imshow(np.squeeze(image), cmap="gray", vmin=0)
+                panel.imshow(_as_picture(image), cmap="gray", vmin=0)
                 panel.set_axis_off()
         return figure
 
@@ -2091,7 +2135,7 @@ class HandwrittenNumberClassification:
         image = self._check_images(image, "image")
         if len(image) != 1:
             raise ValueError(f"image must be a single one; got {len(image)}")
-        forward, back = [("image", image[0], None)], []
+        forward, back = [("image", image[0].copy(), None)], []
 
         def watch_forward(kind: str, layer: SimpleNamespace, x: np.ndarray) -> None:
             """Note what a step has made, and which maps before it have won."""
@@ -2257,6 +2301,7 @@ class HandwrittenNumberClassification:
         already.
         """
         figure = _new_figure(6.4, 5.6) if figure is None else figure
+        images, labels = self._check_examples(images, labels)
         probabilities = (
             self.predict_proba(images) if probabilities is None else probabilities
         )
@@ -2293,10 +2338,11 @@ class HandwrittenNumberClassification:
         `probabilities` is what `predict_proba` made of the images, where it is there
         already.
         """
+        images, labels = self._check_examples(images, labels)
         probabilities = (
             self.predict_proba(images) if probabilities is None else probabilities
         )
-        seen, labels = probabilities.argmax(axis=1), np.asarray(labels)
+        seen = probabilities.argmax(axis=1)
         wrong = np.flatnonzero(seen != labels)
         wrong = wrong[np.argsort(-probabilities[wrong, seen[wrong]], kind="stable")]
         rows = min(max(math.ceil(len(wrong) / 6), 1), 4)
@@ -2309,7 +2355,7 @@ class HandwrittenNumberClassification:
         for panel in panels:
             panel.set_axis_off()
         for panel, index in zip(panels, wrong, strict=False):
-            panel.imshow(np.squeeze(images[index]), cmap="gray")
+            panel.imshow(_as_picture(images[index]), cmap="gray")
             confidence = probabilities[index, seen[index]]
             panel.set_title(
                 f"seen {seen[index]} ({confidence:.1%})\ntrue {labels[index]}", size=9
@@ -2409,6 +2455,7 @@ def _window_counts(
     size: tuple[int, int], window: tuple[int, int], stride: int, padding: int
 ) -> tuple[int, int]:
     """Return how many windows fit below and beside each other: H', W'."""
+    stride, padding = operator.index(stride), operator.index(padding)
     rows = (size[0] + 2 * padding - window[0]) // stride + 1
     columns = (size[1] + 2 * padding - window[1]) // stride + 1
     return rows, columns
@@ -2525,6 +2572,8 @@ class _KerasReader:
                 flow = layer.output
                 getattr(self, f"read_{self.kind}", self.refuse)()
         self.require(self.activation == "softmax", "softmax must come last")
+        last = len(model.outputs) == 1 and model.outputs[0] is flow
+        self.require(last, "it must be the only output")
 
     def require(self, holds: bool, what: str) -> None:
         """Raise, naming the present layer and why, unless it `holds`."""
@@ -2657,7 +2706,7 @@ def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
         raise ValueError(f"{name} must be an int or a pair; got {value!r}")
     for side in pair:
         _check_integer(name, side, 1)
-    return tuple(pair)
+    return operator.index(pair[0]), operator.index(pair[1])
 
 
 def _times(sizes: tuple[int, ...]) -> str:
@@ -2704,10 +2753,15 @@ def _check_integer(name: str, value: int, least: int) -> None:
 
 def _check_number(name: str, value: float, required: str, holds: Any) -> None:
     """Raise unless `value` is a finite number for which `holds`."""
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+    if not isinstance(value, (int, float, np.number)) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number {required}; got {value!r}")
     if not math.isfinite(value) or not holds(value):
         raise ValueError(f"{name} must be a finite number {required}; got {value!r}")
+
+
+def _check_strength(name: str, value: float) -> None:
+    """Raise unless images can be distorted as much as that."""
+    _check_number(name, value, "from 0 to 10", lambda strength: 0 <= strength <= 10)
 
 
 def _check_shape(name: str, array: np.ndarray, required: tuple[int, ...]) -> None:
@@ -3077,6 +3131,7 @@ def _even_strokes(
     digit = np.where(mask, ink[top:bottom, left:right], 0)
     digit = np.minimum(digit / np.percentile(digit[mask], 90), 1)
     digit = _shrink(digit, 200)
+    digit /= digit.max()
     unit = max(digit.shape) / 20
     width = _stroke_width(digit > 0.5) / unit
     missing = np.clip(width, _THINNEST, _THICKEST) - width
@@ -3137,6 +3192,11 @@ def _lay_out_tiles(kernels: np.ndarray, aspect: float = 1.6) -> np.ndarray:
     mosaic = tiles.reshape(rows, columns, height + 1, width + 1).swapaxes(1, 2)
     mosaic = mosaic.reshape(rows * (height + 1), columns * (width + 1))
     return np.pad(mosaic, ((0, 1), (0, 1)), constant_values=np.nan)
+
+
+def _as_picture(image: np.ndarray) -> np.ndarray:
+    """Return an image (H, W, C) as it is drawn: in its colours, or else in grey."""
+    return image if image.shape[2] in (3, 4) else image.mean(axis=2)
 
 
 def _draw_step(

@@ -235,7 +235,7 @@ IDX_PARTS = (
 
 def read_idx(folder: Path, pattern: str, axes: int) -> np.ndarray:
     """Return the array of one IDX file, gzipped or not (format: MNIST's home page)."""
-    found = sorted(folder.glob(pattern))
+    found = sorted(path for path in folder.glob(pattern) if path.is_file())
     if not found:
         raise ValueError(f"{folder} must hold mnist's IDX files; got no {pattern}")
     required = f"{found[0]} must be an IDX file of bytes with {axes} axes"
@@ -270,6 +270,7 @@ def download_mnist(cached: Path) -> Data:
     """Return MNIST through TensorFlow, which checks its hash, and keep it at `cached`.
 
     It is downloaded under another name: what was cut short is never taken for MNIST.
+    Where `cached` cannot be written, Keras itself keeps it elsewhere.
     """
     print("Downloading MNIST through TensorFlow ...", file=sys.stderr, flush=True)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -280,6 +281,9 @@ def download_mnist(cached: Path) -> Data:
     try:
         from tensorflow.keras.datasets import mnist
 
+        if not os.access(cached.parents[1], os.W_OK):
+            arrays = [array for part in mnist.load_data() for array in part]
+            return Data("MNIST through TensorFlow", False, *arrays)
         write_file(cached, lambda temporary: mnist.load_data(temporary.name))
     finally:
         socket.setdefaulttimeout(patience)
@@ -927,9 +931,7 @@ def draw(args: argparse.Namespace) -> int:
     with server:
         address = f"http://127.0.0.1:{server.server_port}/"
         print(f"Draw a digit at {address}; Ctrl-C ends this.", flush=True)
-        if not args.no_browser:
-            webbrowser.open(address)
-        server.serve_until_interrupted()
+        server.serve_until_interrupted(None if args.no_browser else address)
     return 0
 
 
@@ -957,11 +959,16 @@ class DrawingServer(ThreadingHTTPServer):
         """Return what `read_drawing` does, once the drawings before it are read."""
         return self.reader.submit(self.read_drawing, *arguments).result()
 
-    def serve_until_interrupted(self) -> None:
-        """Serve in another thread, so that Ctrl-C comes between no two of its steps."""
+    def serve_until_interrupted(self, address: str | None = None) -> None:
+        """Serve in another thread, so that Ctrl-C comes between no two of its steps.
+
+        Meanwhile `address` is opened, in a browser that may be the terminal's.
+        """
         thread = threading.Thread(target=self.serve_forever)
         try:
             thread.start()
+            if address:
+                webbrowser.open(address)
             while thread.is_alive():
                 thread.join(0.5)  # Windows hears Ctrl-C only between two of them.
         finally:

@@ -361,6 +361,7 @@ def unwatched():
 
 class TestCtrlC:
     @pytest.mark.usefixtures("unwatched")
+    @pytest.mark.filterwarnings("ignore:accuracy should be above chance")
     def test_at_any_moment_it_leaves_a_model_that_predicts_and_can_go_on(
         self, examples, tmp_path
     ):
@@ -387,9 +388,57 @@ class TestCtrlC:
             model.fit(*examples, verbose=0)
         assert len(model.history["loss"]) == 2
         model.fit(*examples, verbose=0)
-        # Ctrl-C came between two steps here, so that this is exact, too.
         expected = new_model(augment=0).fit(*examples, verbose=0)
         assert_same_training(model, expected)
+
+    @pytest.mark.usefixtures("unwatched")
+    @pytest.mark.filterwarnings("ignore:accuracy should be above chance")
+    def test_whenever_it_comes_training_goes_on_to_the_same_bits(self, examples):
+        chance = random.Random(21)
+        model, epochs, done = new_model(), 300, False
+        while not done:
+            sent = (os.getpid(), signal.SIGINT)
+            timer = threading.Timer(chance.uniform(0.002, 0.03), os.kill, sent)
+            try:
+                timer.start()
+                model.fit(*examples, epochs=epochs, verbose=0)
+                done = True
+                timer.cancel()
+                timer.join()
+            except KeyboardInterrupt:
+                continue
+        expected = new_model().fit(*examples, epochs=epochs, verbose=0)
+        assert_same_training(model, expected)
+
+    def test_it_waits_for_the_end_of_a_step(self, examples, monkeypatch):
+        update = HandwrittenNumberClassification._update_parameters
+        calls = []
+
+        def interrupt_and_update(*arguments):
+            calls.append(0)
+            signal.raise_signal(signal.SIGINT)
+            update(*arguments)
+
+        monkeypatch.setattr(
+            HandwrittenNumberClassification, "_update_parameters", interrupt_and_update
+        )
+        model = new_model()
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(*examples, verbose=0)
+        assert (len(calls), model._run.position) == (1, 10)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+    def test_what_the_program_does_at_ctrl_c_is_done(self, examples, monkeypatch):
+        heard = []
+        before = signal.signal(signal.SIGINT, lambda *event: heard.append(event[0]))
+        try:
+            call_before_step(monkeypatch, 3, lambda: signal.raise_signal(signal.SIGINT))
+            model = new_model().fit(*examples, verbose=0)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            model.fit(*examples, verbose=0)
+        finally:
+            signal.signal(signal.SIGINT, before)
+        assert heard == [signal.SIGINT]
 
 
 class TestStrangers:
@@ -416,7 +465,7 @@ class TestStrangers:
             ("images", 59, "order must be one of 59 images"),
             ("labels", 2**32, "run's labels must be at most"),
             ("position", 61, "run's position must be at most 60"),
-            ("hits", 21, "run's hits must be at most 20"),
+            ("hits", 31, "run's hits must be at most 30"),
             ("loss", float("nan"), "run's loss must be a finite number"),
             ("loss", "much", "run's loss must be a number"),
             ("seconds", -1, "run's seconds must be a finite number at least 0"),

@@ -331,6 +331,20 @@ def test_ctrl_c_comes_between_no_two_steps_of_an_answer(model_path, monkeypatch)
     assert status == run.INTERRUPTED
 
 
+def test_a_browser_in_the_terminal_is_served_while_it_is_open(model_path, monkeypatch):
+    seen = []
+
+    def browse(address):
+        host = address.removeprefix("http://").rstrip("/")
+        seen.append(ask(host, "GET", "/")[0])
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("webbrowser.open", browse)
+    command = ["draw", "--data", str(run.DIGITS), "--model", str(model_path)]
+    assert run.main(command) == run.INTERRUPTED
+    assert seen == [200]
+
+
 def test_without_a_model_it_says_how_to_train_one(tmp_path, capsys):
     missing = str(tmp_path / "model.npz")
     assert run.main(["draw", "--model", missing, "--no-browser"]) == 2

@@ -107,6 +107,22 @@ def test_boxes_are_in_pixels_of_the_picture_however_large_it_is(digits):
     assert max(large.stages["ink"].shape) == 1000
 
 
+def test_a_line_one_pixel_wide_is_a_stroke():
+    import cv2
+
+    sheet = np.full((1000, 290), 255, np.uint8)
+    cv2.line(sheet, (58, 100), (232, 100), 0, 1)
+    cv2.line(sheet, (232, 100), (116, 900), 0, 1)
+    assert find_digits(sheet).images.max() == 1
+
+
+def test_no_box_reaches_beyond_the_picture():
+    sheet = np.full((3000, 2000), 255, np.uint8)
+    sheet[500:2500, 1600:] = 0
+    boxes = find_digits(sheet).boxes
+    assert (boxes[:, 2:] <= (3000, 2000)).all()
+
+
 def test_specks_are_no_digits(digits, rng):
     sheet, _ = lay_out(digits.test_images[:2], columns=2)
     expected = find_digits(sheet)

@@ -203,6 +203,7 @@ def test_a_model_that_is_no_chain_or_no_classifier_is_refused():
     for output, message in (
         (layers.Dense(3, "softmax")(other), "no such layer|must follow the one"),
         (layers.Dense(3)(flow), "softmax must come last"),
+        ([layers.Dense(3, "softmax")(flow), flow], "it must be the only output"),
         (layers.Softmax()(flow), "one activation must be enough"),
     ):
         with pytest.raises(ValueError, match=message):

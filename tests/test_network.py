@@ -280,9 +280,15 @@ class TestTraining:
             expected = between[name] + 0.5 * velocity - 0.1 * second[name]
             np.testing.assert_allclose(array, expected, rtol=1e-9, atol=1e-12)
 
-    def test_without_momentum_no_velocity_is_gathered(self, examples):
-        model = small_model().partial_fit(*examples)
-        assert not any(velocity.any() for velocity in model._velocity.values())
+    def test_without_momentum_the_velocity_is_the_last_step(self, examples):
+        model = small_model(momentum=0.9, batch_size=50, dtype=float)
+        model.partial_fit(*examples)
+        model.set_params(momentum=0.0)
+        before = snapshot(model)
+        model.partial_fit(*examples)
+        for name, array in model.parameters.items():
+            taken = array - before[name]
+            assert_allclose(model._velocity[name], taken, atol=1e-12, err_msg=name)
 
     def test_weight_decay_pulls_at_weights_and_not_at_biases(self, examples):
         images, labels = examples[0][:32], examples[1][:32]
@@ -337,6 +343,12 @@ class TestTraining:
         shares = [model._plan_step(step, 10)[1] for step in range(1, 11)]
         assert shares == [0] * 7 + [1, 1 / 2, 1 / 3]  # the last 2.5 steps of 10
 
+    @pytest.mark.parametrize("averaging", [0.1, 0.2, 0.3, 0.7, 0.8, 0.9])
+    def test_a_share_of_whole_steps_is_as_many(self, averaging):
+        model = small_model(averaging=averaging)
+        averaged = sum(model._plan_step(step, 10)[1] > 0 for step in range(1, 11))
+        assert averaged == round(10 * averaging)
+
     def test_averaging_by_hand(self, examples, monkeypatch):
         passed = []
         original = HandwrittenNumberClassification._train_batch
@@ -357,6 +369,19 @@ class TestTraining:
             assert np.abs(array - passed[9][name]).max() > 0
         # The last validation is of what is left, not of the last step.
         assert model.history["val_loss"][-1] == model.evaluate(*examples)[0]
+
+    def test_settings_of_any_width_are_numbers(self, examples):
+        plain = {"epochs": 20, "batch_size": 16, "lr": 0.1, "averaging": 0.5}
+        narrow = {"epochs": np.int8(20), "batch_size": np.int8(16)}
+        narrow |= {"lr": np.float32(0.1), "averaging": np.float16(0.5)}
+        narrow |= {"input_shape": tuple(np.array([8, 8, 1], np.uint8))}
+        plain["lr"] = float(np.float32(0.1))
+        cycle = {"schedule": "one-cycle"}
+        expected = small_model(**plain, **cycle).fit(*examples, verbose=0)
+        found = small_model(**narrow, **cycle).fit(*examples, verbose=0)
+        assert_same_parameters(found, expected.parameters)
+        wide = {"input_shape": tuple(np.array([28, 28, 1], np.uint8))}
+        assert HandwrittenNumberClassification("10N", **wide).W_dense.shape == (784, 10)
 
     def test_averaging_changes_no_step(self, examples):
         plain = small_model(lr=0.1).fit(*examples, epochs=3, verbose=0)
@@ -894,6 +919,14 @@ class TestFiles:
         self.model = model
         return tmp_path / "model.npz"
 
+    def test_what_load_would_refuse_is_not_saved(self, examples, tmp_path):
+        model = small_model()
+        model.save(tmp_path / "model.npz")
+        model.W_dense = model.W_dense.astype(float)
+        with pytest.raises(ValueError, match=r"W_dense must be float32 .* got float64"):
+            model.save(tmp_path / "model.npz")
+        HandwrittenNumberClassification.load(tmp_path / "model.npz")
+
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     def test_a_loaded_model_gives_the_same_bits(self, tmp_path, examples, dtype):
         model = small_model(dtype=dtype).fit(*examples, verbose=0)
@@ -1057,6 +1090,20 @@ class TestFiles:
 
 
 class TestLookingInside:
+    @pytest.mark.parametrize("plot", ["plot_confusion", "plot_mistakes"])
+    def test_wrong_labels_are_drawn_by_no_figure(self, examples, plot):
+        images, labels = examples
+        for wrong in (labels - 1, labels[:, np.newaxis], labels[:-1], labels + 0.5):
+            with pytest.raises((ValueError, TypeError), match="labels must"):
+                getattr(small_model(), plot)(images, wrong)
+
+    def test_images_of_two_channels_are_drawn_in_grey(self, rng):
+        model = HandwrittenNumberClassification("3N", input_shape=(8, 8, 2))
+        images, labels = rng.random((9, 8, 8, 2)), rng.integers(0, 3, size=9)
+        figure = model.plot_mistakes(images, labels)
+        assert figure.axes[0].images[0].get_array().shape == (8, 8)
+        model.plot_distortions(images)
+
     def test_the_summary_is_a_table_of_the_layers(self):
         lines = (
             HandwrittenNumberClassification("8C4-MP3s2-16N-10N").summary().splitlines()
@@ -1206,6 +1253,28 @@ def test_importing_the_module_imports_nothing_but_numpy_and_the_standard_library
 
 
 class TestWorkSpace:
+    @pytest.mark.parametrize("name", ["forward", "predict_proba", "compute_gradients"])
+    def test_what_a_signal_asks_in_the_midst_of_a_step_changes_nothing(
+        self, examples, monkeypatch, name
+    ):
+        """As a handler does that shows how far the training is."""
+        expected = small_model().partial_fit(*examples)
+        pool, asked = HandwrittenNumberClassification.generate_max_pool, []
+
+        def ask_and_pool(self, *arguments):
+            if self._work.arrays is not None and not asked:
+                asked.append(name)
+                questions = examples if name == "compute_gradients" else examples[:1]
+                getattr(self, name)(*questions)
+            return pool(self, *arguments)
+
+        monkeypatch.setattr(
+            HandwrittenNumberClassification, "generate_max_pool", ask_and_pool
+        )
+        found = small_model().partial_fit(*examples)
+        assert asked
+        assert_same_parameters(found, expected.parameters)
+
     @pytest.mark.parametrize(
         ("architecture", "read"),
         [

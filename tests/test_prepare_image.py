@@ -150,6 +150,14 @@ def test_a_wrong_picture_is_named(image, error, message):
         prepare_image(image)
 
 
+@pytest.mark.parametrize(
+    "ink", [np.zeros((9, 9)), -np.ones((9, 9)), np.full((9, 9), np.nan), np.ones(9)]
+)
+def test_what_is_no_ink_imitates_no_digit(ink):
+    with pytest.raises(ValueError, match="ink must be finite"):
+        HandwrittenNumberClassification.imitate_mnist(ink)
+
+
 def test_digits_as_large_as_a_photograph_are_read_as_the_small_ones_are(digits):
     model = HandwrittenNumberClassification("8C5-MP2-10N", lr=0.1, momentum=0.9)
     model.fit(digits.train_images, digits.train_labels, epochs=8, verbose=0)

@@ -702,6 +702,7 @@ class TestData:
             content = self.idx(array)
             path = tmp_path / f"{part}{dot}{kind}-ubyte{'.gz' if zipped else ''}"
             path.write_bytes(gzip.compress(content) if zipped else content)
+        (tmp_path / "train-images-idx3-ubyte-folder").mkdir()  # Some archives have one.
         self.check(run.load_data(tmp_path), arrays)
 
         path = next(tmp_path.glob("t10k-images*"))
@@ -722,6 +723,37 @@ class TestData:
         monkeypatch.setenv("MNIST_PATH", str(DIGITS))
         assert run.load_data().embedded
         self.check(run.load_data(tmp_path / "datasets" / "mnist.npz"), arrays)
+
+    @pytest.mark.parametrize("writable", [True, False])
+    def test_a_download_is_kept_where_that_is_possible(
+        self, tmp_path, arrays, monkeypatch, writable
+    ):
+        from tensorflow.keras.datasets import mnist
+
+        home = tmp_path / "keras" if writable else tmp_path / "nowhere" / "keras"
+        kept = []
+
+        def load(path="mnist.npz"):
+            kept.append(path)
+            if writable:
+                (home / "datasets").mkdir()
+                with open(home / "datasets" / path, "wb") as file:
+                    np.savez(file, **arrays)
+            x_train, y_train, x_test, y_test = arrays.values()
+            return (x_train, y_train), (x_test, y_test)
+
+        monkeypatch.delenv("MNIST_PATH", raising=False)
+        monkeypatch.setenv("KERAS_HOME", str(home))
+        monkeypatch.setattr(mnist, "load_data", load)
+        if writable:
+            home.mkdir()
+        for _ in range(2):
+            self.check(run.load_data(), arrays)
+        if writable:
+            assert len(kept) == 1  # Then it is there.
+            assert names(home / "datasets") == {"mnist.npz"}
+        else:
+            assert kept == ["mnist.npz"] * 2
 
     def test_a_broken_cache_is_said_and_then_passed_over(
         self, tmp_path, arrays, monkeypatch, capsys

@@ -369,6 +369,36 @@ def test_relu_and_its_gradient_write_where_they_are_told(model, rng):
     assert_array_equal(x, rectified)
 
 
+def test_integers_of_any_width_are_integers(model, rng):
+    images, kernel = rng.random((2, 40, 40, 1)), rng.random((3, 1, 2, 2))
+    narrow, frame = np.int8(30), np.int8(12)  # 5 * 30 wraps
+    d_map, size = rng.random((2, 3, 3, 3)), (np.uint8(40),) * 2
+    assert_array_equal(
+        model.generate_feature_map(images, kernel, None, narrow, frame),
+        model.generate_feature_map(images, kernel, None, 30, 12),
+    )
+    assert_array_equal(
+        model.generate_input_loss(d_map, kernel, size, narrow, frame),
+        model.generate_input_loss(d_map, kernel, (40, 40), 30, 12),
+    )
+    pooled = model.generate_max_pool(images.repeat(5, 1), 2, narrow)
+    assert_array_equal(pooled, model.generate_max_pool(images.repeat(5, 1), 2, 30))
+    assert_array_equal(
+        model.unpool(pooled, stride=narrow), model.unpool(pooled, stride=30)
+    )
+
+
+def test_an_empty_batch_is_pooled_to_an_empty_one(model):
+    assert model.generate_max_pool(np.zeros((0, 4, 4, 3))).shape == (0, 2, 2, 3)
+    assert model.binary_max_pool.shape == (0, 2, 2, 3, 2, 2)
+
+
+def test_a_mask_of_windows_that_are_no_squares_is_refused(model):
+    mask = np.ones((1, 2, 2, 1, 2, 1), bool)
+    with pytest.raises(ValueError, match=r"axes \(B H' W' F P P\); got"):
+        model.unpool(np.ones((1, 2, 2, 1)), mask, 2, (4, 4))
+
+
 def test_pooling_without_a_mask_keeps_the_last_one(model, rng):
     x = rng.normal(size=(2, 6, 6, 3))
     expected = model.generate_max_pool(x, 2)
