@@ -2086,7 +2086,7 @@ class HandwrittenNumberClassification:
             smoothed = ", labels smoothed" if self.label_smoothing else ""
             loss = f"loss (nats{smoothed})"
             panel.set_ylabel("accuracy (%)" if scale == 100 else loss)
-            panel.xaxis.get_major_locator().set_params(integer=True)
+            panel.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
             panel.grid(alpha=0.3)
             if not self.history["loss"]:
                 panel.set(xticks=[], yticks=[])
@@ -2178,7 +2178,9 @@ class HandwrittenNumberClassification:
         figure = _new_figure(13, 2.9 * sum(rows)) if figure is None else figure
         parts = figure.subfigures(len(rows), 1, height_ratios=rows, squeeze=False)
         seen = f"seen as {probabilities.argmax()} ({probabilities.max():.1%})"
-        scale = "each panel has its own scale, from blue below 0 to red above"
+        scale = (
+            "each panel has its own scale: black is 0, or blue below 0 and red above"
+        )
         titles = [f"The way of an image, {seen}; {scale}"]
         titles.append(f"The way back: derivatives of the loss, the label being {label}")
         for part, steps, count, title in zip(
@@ -2189,7 +2191,7 @@ class HandwrittenNumberClassification:
             for panel in panels[len(steps) :]:
                 panel.set_axis_off()
             for number, (panel, step) in enumerate(zip(panels, steps, strict=False)):
-                _draw_step(panel, number, *step)
+                _draw_step(panel, number, *step, signed=steps is back)
         return figure
 
     def plot_reading(
@@ -2222,21 +2224,21 @@ class HandwrittenNumberClassification:
         figure = _new_figure(12, sum(heights)) if figure is None else figure
         above, below = figure.subfigures(2, 1, height_ratios=heights)
         panels = above.subplots(1, len(found.stages))
+        frame = (0, np.shape(image)[1], np.shape(image)[0], 0)
         for panel, (title, stage) in zip(panels, found.stages.items(), strict=True):
-            panel.imshow(stage, cmap="gray", vmin=0)
+            panel.imshow(stage, cmap="gray", vmin=0, extent=frame)
             panel.set_title(title, size=9)
-            panel.set(xticks=[], yticks=[])
-        scale = max(height, width) / max(np.shape(image)[:2])
+            panel.set(xticks=[], yticks=[], autoscale_on=False)
         for name, (top, left, bottom, right) in zip(names, found.boxes, strict=True):
-            corners = (
-                [left, right, right, left, left],
-                [top, top, bottom, bottom, top],
-            )
             colour = "tab:orange" if "?" in name else "tab:blue"
-            panels[0].plot(*(scale * np.array(corners)), color=colour)
-            style = {"color": colour, "size": 12, "weight": "bold", "clip_on": True}
-            panels[0].text(scale * left, scale * top, name, va="bottom", **style)
-        below.suptitle("As the network sees them, in reading order", size=10)
+            across, down = [left, right, right, left], [top, top, bottom, bottom]
+            panels[0].fill(across, down, fill=False, edgecolor=colour, linewidth=1.5)
+            place = (left, top) if top > frame[2] / 8 else (left, bottom)
+            style = {"va": "bottom" if place[1] == top else "top", "color": colour}
+            panels[0].text(*place, name, size=12, weight="bold", **style)
+        shown = f", the first 40 of {len(names)}" if len(names) > 40 else ""
+        title = f"As the network sees them, in reading order{shown}"
+        below.suptitle(title, size=10)
         panels = below.subplots(rows, 10, squeeze=False).ravel()
         for panel in panels:
             panel.set_axis_off()
@@ -2269,6 +2271,10 @@ class HandwrittenNumberClassification:
         A kernel of several channels is a column of tiles. Without any convolution the
         weights of the dense layer are drawn, which are kernels as large as the map.
         """
+        _check_integer("layer", layer, 0)
+        if layer >= max(len(self.kernels), 1):
+            required = f"layer must be below {max(len(self.kernels), 1)}, the number"
+            raise ValueError(f"{required} of those with kernels; got {layer}")
         if self.kernels:
             tokens = [la.token for la in self.layers if la.kind == "convolution"]
             kernels, name = self.kernels[layer], f"Kernels of {tokens[layer]}"
@@ -2387,7 +2393,11 @@ def read_arrays(
         found = {entry.filename.removesuffix(".npy"): entry for entry in entries}
         if len(found) < len(entries):
             raise ValueError("each array must be there once; got several of one name")
-        chosen = {name: found[name] for name in (found if names is None else names)}
+        names = found if names is None else list(names)
+        for name in names:
+            if name not in found:
+                raise ValueError(f"array {name} must be there; got none of that name")
+        chosen = {name: found[name] for name in names}
         check_unpacked(sum(entry.file_size for entry in chosen.values()), packed)
         return {name: _read_array(archive, entry) for name, entry in chosen.items()}
 
@@ -2937,7 +2947,8 @@ def _find_ink(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         if strongest < required:
             raise ValueError(
                 "image must show a digit that stands out by "
-                f"{255 * required:.0f} of 255; got {255 * strongest:.0f} (no ink)"
+                f"{255 * min(required, 1):.0f} of 255; got {255 * strongest:.0f} "
+                "(no ink)"
             )
         narrower = max(4 * _stroke_width(ink > 0.5 * strongest), 0.1 * min(grey.shape))
         if narrower >= 0.9 * window:
@@ -3199,12 +3210,17 @@ def _as_picture(image: np.ndarray) -> np.ndarray:
     return image if image.shape[2] in (3, 4) else image.mean(axis=2)
 
 
+# The colours for numbers of both signs and of one, and those between their tiles.
+SIGNED, UNSIGNED = ("coolwarm", "white"), ("gray", "#9fc5e8")
+
+
 def _draw_step(
-    panel: Axes, number: int, title: str, array: np.ndarray, mark: Any
+    panel: Axes, number: int, title: str, array: np.ndarray, mark: Any, signed: bool
 ) -> None:
     """Draw what one step has made: maps or kernels as tiles, probabilities as bars.
 
     `mark` is the label beside probabilities; else where the winners of pooling stand.
+    Numbers that could be negative, as gradients can, are `signed` even if none is.
     """
     panel.set_title(f"{number}. {title}", size=9)
     if title == "probabilities":
@@ -3232,17 +3248,19 @@ def _draw_step(
         if array.shape[2] > 64:
             size += ", the first 64"
     largest = np.nanmax(np.abs(mosaic)) or 1
-    signed = np.nanmin(mosaic) < 0
-    style = {"cmap": "coolwarm", "vmin": -largest} if signed else {"cmap": "gray"}
-    panel.imshow(mosaic, vmax=largest, interpolation="nearest", **style)
+    signed = signed or np.nanmin(mosaic) < 0
+    colours, between = SIGNED if signed else UNSIGNED
+    style = {"cmap": colours, "interpolation": "nearest"}
+    panel.imshow(mosaic, vmin=-largest if signed else 0, vmax=largest, **style)
     if mark is not None:
         down, across = np.nonzero(
             HandwrittenNumberClassification.lay_out_maps(mark.astype(float)) == 1
         )
         side = 140 / max(mosaic.shape)  # of a pixel, in points
-        panel.scatter(across, down, s=(side / 3) ** 2, color="black", linewidths=0)
+        colour = "black" if signed else "tab:orange"
+        panel.scatter(across, down, s=(side / 3) ** 2, color=colour, linewidths=0)
         size += ", winners dotted"
-    panel.set(xticks=[], yticks=[], facecolor="white")
+    panel.set(xticks=[], yticks=[], facecolor=between)
     panel.set_xlabel(size, size=8)
 
 

@@ -41,6 +41,8 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from handwritten_classifier import (
+    SIGNED,
+    UNSIGNED,
     HandwrittenNumberClassification,
     check_unpacked,
     read_arrays,
@@ -1152,8 +1154,7 @@ def as_png(image: np.ndarray, colours: bytes | None = None) -> bytes:
     stream, picture = io.BytesIO(), Image.fromarray(image)
     if colours:
         picture.putpalette(colours)
-    transparent = {"transparency": 0} if colours else {}
-    picture.save(stream, "PNG", compress_level=1, **transparent)
+    picture.save(stream, "PNG", compress_level=1)
     return stream.getvalue()
 
 
@@ -1161,21 +1162,22 @@ def as_data_url(picture: np.ndarray) -> str:
     """Return a picture of numbers in the colours of the figures, as an address."""
     largest = np.nanmax(np.abs(picture)) or 1
     if np.nanmin(picture) < 0:
-        shares, colours = 0.5 + 0.5 * picture / largest, colour_table("coolwarm")
+        shares, colours = 0.5 + 0.5 * picture / largest, colour_table(*SIGNED)
     else:
-        shares, colours = picture / largest, colour_table("gray")
+        shares, colours = picture / largest, colour_table(*UNSIGNED)
     levels = np.where(np.isnan(shares), 0, 1 + np.rint(254 * shares))
     png = as_png(levels.astype(np.uint8), colours)
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 @cache
-def colour_table(name: str) -> bytes:
-    """Return 256 colours, RGB: the first for what is transparent, then a map's."""
-    from matplotlib import colormaps
+def colour_table(name: str, between: str) -> bytes:
+    """Return 256 colours, RGB: the first for what lies between tiles, then a map's."""
+    from matplotlib import colormaps, colors
 
-    table = colormaps[name](np.linspace(0, 1, 255), bytes=True)[:, :3]
-    return bytes(3) + table.tobytes()
+    table = colormaps[name](np.linspace(0, 1, 255))[:, :3]
+    table = np.vstack([colors.to_rgb(between), table])
+    return np.rint(255 * table).astype(np.uint8).tobytes()
 
 
 # ------------------------------------------------------------------------ Files, tables

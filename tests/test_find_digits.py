@@ -208,10 +208,24 @@ class TestFigure:
         titles = [panel.get_title() for panel in above.axes]
         assert titles == list(found.stages)
         assert [text.get_text() for text in above.axes[0].texts] == names
-        assert len(above.axes[0].lines) == 3
+        for patch, (top, left, bottom, right) in zip(
+            above.axes[0].patches, found.boxes, strict=True
+        ):
+            low, high = patch.get_xy().min(axis=0), patch.get_xy().max(axis=0)
+            assert_array_equal([*low, *high], [left, top, right, bottom])
+        for panel in above.axes:  # In pixels of the picture, whatever is drawn on it.
+            assert panel.get_xlim() == (0, sheet.shape[1])
+            assert panel.get_ylim() == (sheet.shape[0], 0)
         shown = [panel.get_title().split()[0] for panel in below.axes[:3]]
         assert shown == names
         assert_array_equal(below.axes[1].images[0].get_array(), found.images[1, ..., 0])
+
+    def test_of_many_digits_it_says_how_many_are_shown(self, model, digits):
+        sheet, _ = lay_out(digits.test_images[:45], scale=2, columns=9, gap=8)
+        count = len(find_digits(sheet).boxes)
+        assert count > 40
+        title = model.plot_reading(sheet).subfigs[1].get_suptitle()
+        assert title.endswith(f", the first 40 of {count}")
 
     def test_doubt_begins_below_its_threshold(self, model):
         shares = np.array([[0.69, 0.31], [0.29, 0.71]])

@@ -1090,6 +1090,20 @@ class TestFiles:
 
 
 class TestLookingInside:
+    @pytest.mark.parametrize(("architecture", "layer"), [("4C3-3N", 1), ("3N", 1)])
+    def test_kernels_that_are_not_there_are_not_drawn(self, architecture, layer):
+        model = HandwrittenNumberClassification(architecture, **SMALL)
+        with pytest.raises(ValueError, match="layer must be below 1, .*; got 1"):
+            model.plot_kernels(layer)
+
+    def test_gradients_are_drawn_as_signed_even_if_none_is_negative(self, examples):
+        images, labels = examples
+        figure = small_model().plot_steps(0 * images[0], labels[0])
+        for panel in figure.subfigs[1].axes:
+            for drawn in panel.images:
+                assert drawn.get_cmap().name == "coolwarm"
+                assert drawn.norm.vmin == -drawn.norm.vmax
+
     @pytest.mark.parametrize("plot", ["plot_confusion", "plot_mistakes"])
     def test_wrong_labels_are_drawn_by_no_figure(self, examples, plot):
         images, labels = examples
