@@ -153,8 +153,14 @@ def load_data(path: str | os.PathLike | None = None) -> Data:
     OSError, ValueError
         If `path` or MNIST_PATH cannot be read; they are never silently passed over.
     """
-    named = path or os.environ.get("MNIST_PATH")
-    if named:
+    source, named = "--data", path
+    if path is None:
+        source, named = "MNIST_PATH", os.environ.get("MNIST_PATH") or None
+    if named is not None:
+        if not os.path.exists(named):
+            required = f"{source} must be a file or a folder with MNIST"
+            got = f"{os.fspath(named)!r}, where there is none"
+            raise FileNotFoundError(f"{required}; got {got}")
         return read_data(Path(named))
     cached = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     cached = cached / "datasets" / "mnist.npz"
@@ -349,12 +355,25 @@ def train(args: argparse.Namespace) -> int:
     )
     data, split = prepare_data(args, [model])
     output = make_folder(args.output or "results")
-    if (output / CHECKPOINT).exists():
-        print("This begins anew; --resume would have gone on with an interrupted run.")
-    # In this order a checkpoint never stands beside the arguments of another run.
-    (output / CHECKPOINT).unlink(missing_ok=True)
+    set_aside(output)
     write_json(output / ARGUMENTS, describe_arguments(args, data))
     return finish_training(args, model, data, split, output)
+
+
+def set_aside(output: Path) -> None:
+    """Make room for a new run where an interrupted one lies, which goes on elsewhere.
+
+    In this order a checkpoint never stands beside the arguments of another run.
+    """
+    if not (output / CHECKPOINT).exists():
+        return
+    aside = name_apart(output / "interrupted", set(output.iterdir()))
+    aside.mkdir()
+    for name in (CHECKPOINT, ARGUMENTS):
+        with suppress(FileNotFoundError):  # Then it cannot go on anyway.
+            os.replace(output / name, aside / name)
+    going_on = shlex.join(["python", "run.py", "--resume", "--output", str(aside)])
+    print(f"This begins anew. The interrupted run will go on with: {going_on}")
 
 
 def resume(args: argparse.Namespace) -> int:
@@ -445,6 +464,11 @@ def finish_training(
     except FloatingPointError as error:
         status = 1
         print(f"\n{error}. What was learned before is tested and written.")
+        if not model.history["loss"]:
+            print("That is nothing: what was there before in the folder stays.")
+            (output / CHECKPOINT).unlink(missing_ok=True)
+            (output / ARGUMENTS).unlink()
+            return status
     seconds = earlier + time.perf_counter() - started
     with undisturbed():
         report_training(args, model, data, split, output, seconds, status == 0)
@@ -544,6 +568,10 @@ def reproduce(args: argparse.Namespace) -> int:
     """Train and test a recipe with several seeds; go on where an earlier run ended."""
     if args.seeds < 1:
         raise ValueError(f"--seeds must be at least 1; got {args.seeds}")
+    for name in ("architecture", "seed"):
+        if getattr(args, name) is not None:
+            got = f"got {getattr(args, name)!r}: the recipe and --seeds say it"
+            raise ValueError(f"--{name} must be left out of reproduce; {got}")
     settings = chosen_settings(args, RECIPES[args.recipe])
     models = [
         HandwrittenNumberClassification(**settings | {"seed": seed})
@@ -684,7 +712,7 @@ def compare(args: argparse.Namespace) -> int:
         write_json(output / "comparison.json", {"configurations": results})
         write_figure(output / "comparison.png", draw_comparison(results))
         print_comparison(results)
-        print(f"\n{len(results)} configurations; all results are in {output}{os.sep}")
+        print(f"\nConfigurations: {len(results)}; all results are in {output}{os.sep}")
     return status
 
 
@@ -817,7 +845,7 @@ def predict(args: argparse.Namespace) -> int:
             model.name_digits(probabilities), probabilities, strict=True
         ):
             rows.append((file, name, *(f"{p:.1%}" for p in shares)))
-        path = name_apart(output / f"read-{Path(file).name}.png", figures)
+        path = name_apart(output / f"read-{Path(file).name[-50:]}.png", figures)
         figures[path] = file
         write_figure(path, model.plot_reading(image, found))
     if rows:
@@ -1228,8 +1256,8 @@ def print_table(rows: list[tuple[str, ...]]) -> None:
 
 def chosen_settings(args: argparse.Namespace, recipe: dict[str, Any]) -> dict[str, Any]:
     """Return the recipe with what was given on the command line in its place."""
-    names = ("architecture", "epochs", "batch_size", "lr", "momentum")
-    names += ("label_smoothing", "augment", "seed")
+    names = ("architecture", "epochs", "batch_size", "lr", "momentum", "weight_decay")
+    names += ("label_smoothing", "averaging", "augment", "seed")
     given = {name: getattr(args, name, None) for name in names}
     return recipe | {name: value for name, value in given.items() if value is not None}
 
@@ -1237,7 +1265,9 @@ def chosen_settings(args: argparse.Namespace, recipe: dict[str, Any]) -> dict[st
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line: flags to train with, or one of two commands."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.set_defaults(command=train)
     parser.add_argument(
@@ -1263,7 +1293,8 @@ def add_command(commands: Any, name: str, run: Callable, text: str) -> Any:
 
     What is left out after the command must not undo what was given before it.
     """
-    parser = commands.add_parser(name, help=text, argument_default=argparse.SUPPRESS)
+    style = {"argument_default": argparse.SUPPRESS, "allow_abbrev": False}
+    parser = commands.add_parser(name, help=text, **style)
     parser.set_defaults(command=run)
     return parser
 
@@ -1337,7 +1368,9 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
         ("batch_size", int, "images in one step"),
         ("lr", float, "learning rate, in one-cycle schedules its peak"),
         ("momentum", float, "Nesterov momentum, 0 to below 1"),
+        ("weight_decay", float, "L2 penalty"),
         ("label_smoothing", float, "share of the target spread over all classes"),
+        ("averaging", float, "share of the steps over which parameters are averaged"),
         ("augment", float, "strength of the distortions of training images"),
     ):
         add_setting_flag(parser, name, kind, text)
@@ -1365,7 +1398,7 @@ def add_setting_flag(
 def recipe_values(name: str) -> str:
     """Return what each recipe says of a setting, for the help."""
     usual = HandwrittenNumberClassification().get_params()[name]
-    values = (f"{recipe}: {s.get(name, usual)}" for recipe, s in RECIPES.items())
+    values = (f"{recipe}: {s.get(name, usual) or 0}" for recipe, s in RECIPES.items())
     return ", ".join(values)
 
 
@@ -1377,6 +1410,10 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return INTERRUPTED
+    except ModuleNotFoundError as error:
+        remedy = "pip install -r requirements.txt"
+        print(f"run.py: error: {error}: {remedy}", file=sys.stderr)
+        return 2
     except (OSError, ValueError) as error:
         print(f"run.py: error: {error}", file=sys.stderr)
         return 2

@@ -1093,7 +1093,7 @@ class TestLookingInside:
     @pytest.mark.parametrize(("architecture", "layer"), [("4C3-3N", 1), ("3N", 1)])
     def test_kernels_that_are_not_there_are_not_drawn(self, architecture, layer):
         model = HandwrittenNumberClassification(architecture, **SMALL)
-        with pytest.raises(ValueError, match="layer must be below 1, .*; got 1"):
+        with pytest.raises(ValueError, match=r"layer must be below 1, .*; got 1"):
             model.plot_kernels(layer)
 
     def test_gradients_are_drawn_as_signed_even_if_none_is_negative(self, examples):

@@ -120,7 +120,7 @@ class TestTrain:
     def test_flags_are_taken(self, program, tmp_path):
         flags = "--architecture 4C5-MP2-10N --epochs 2 --batch-size 20 --lr 0.02"
         flags += " --momentum 0.5 --augment 0.5 --seed 7 --limit 100 --held-out 50"
-        flags += " --label-smoothing 0.1"
+        flags += " --label-smoothing 0.1 --weight-decay 0.001 --averaging 0.2"
         done = program("--data", DIGITS, *flags.split())
         assert done.returncode == 0, done.stderr
         metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
@@ -130,6 +130,8 @@ class TestTrain:
             "batch_size": 20,
             "lr": 0.02,
             "momentum": 0.5,
+            "weight_decay": 0.001,
+            "averaging": 0.2,
             "augment": 0.5,
             "label_smoothing": 0.1,
             "seed": 7,
@@ -215,6 +217,11 @@ class TestTrain:
             (["predict", "x.png"], "Train one first: python run.py"),
             (["compare", "8C4"], "got '8C4' at position 1"),
             (["--architecture", "10N", "compare"], "--architecture must be left out"),
+            (["--seed", "5", "reproduce", "fast"], "--seed must be left out"),
+            (["--architecture", "10N", "reproduce", "fast"], "--architecture must be"),
+            (["reproduce", "fast", "--seed", "5"], "unrecognized arguments: --seed"),
+            (["--data", "gone"], "--data must be a file or a folder with MNIST; got"),
+            (["--data", ""], "--data must be a file or a folder with MNIST; got ''"),
         ],
     )
     def test_bad_input_is_an_error_in_words(
@@ -229,6 +236,7 @@ class TestTrain:
     def test_a_file_that_was_named_is_never_passed_over(self, program, tmp_path):
         done = program(MNIST_PATH="gone.npz")
         assert done.returncode == 2
+        assert "MNIST_PATH must be a file or a folder with MNIST; got" in done.stderr
         assert "gone.npz" in done.stderr
 
     @pytest.mark.parametrize(
@@ -244,12 +252,52 @@ class TestTrain:
         args = run.build_parser().parse_args([flag, "here", *command])
         assert getattr(args, flag.removeprefix("--")) == "here"
 
-    def test_a_diverging_run_writes_what_was_learned_before(self, program, tmp_path):
+    def test_a_run_that_diverges_at_once_leaves_an_earlier_model(
+        self, program, tmp_path
+    ):
+        (tmp_path / "results").mkdir()
+        (tmp_path / "results" / "model.npz").write_text("of a better run")
         flags = ["--architecture", "10N", "--lr", "1e39", "--momentum", "0"]
         done = program("--data", DIGITS, *flags)
         assert done.returncode == 1
         assert "lr must be small enough" in done.stdout
-        assert names(tmp_path / "results") == RESULTS
+        assert "what was there before in the folder stays" in done.stdout
+        assert names(tmp_path / "results") == {"model.npz"}
+        kept = (tmp_path / "results" / "model.npz").read_text()
+        assert kept == "of a better run"
+
+    def test_a_run_that_diverges_later_writes_what_was_learned_before(
+        self, tmp_path, monkeypatch, capsys
+    ):
+        check = HandwrittenNumberClassification._check_convergence
+
+        def diverge_in_epoch_2(self, *arguments):
+            if self._run.epoch == 1:
+                self.W_dense[:] = np.nan
+            check(self, *arguments)
+
+        monkeypatch.setattr(
+            HandwrittenNumberClassification, "_check_convergence", diverge_in_epoch_2
+        )
+        flags = ["--data", str(DIGITS), "--limit", "50", "--output", str(tmp_path)]
+        assert run.main(flags) == 1
+        assert "What was learned before is tested" in capsys.readouterr().out
+        assert names(tmp_path) == RESULTS
+        metrics = json.loads((tmp_path / "metrics.json").read_text())
+        assert len(metrics["history"]["loss"]) == 1
+        assert metrics["complete"] is False
+
+    def test_without_a_package_it_says_how_to_install_it(self, program, tmp_path):
+        (tmp_path / "cv2.py").write_text(
+            "raise ModuleNotFoundError(\"No module named 'cv2'\")"
+        )
+        (tmp_path / "results").mkdir()
+        HandwrittenNumberClassification().save(tmp_path / "results" / "model.npz")
+        Image.fromarray(np.eye(28, dtype=np.uint8)).save(tmp_path / "one.png")
+        done = program("predict", "one.png", PYTHONPATH=str(tmp_path))
+        assert done.returncode == 2
+        assert "'cv2': pip install -r requirements.txt" in done.stderr
+        assert "Traceback" not in done.stderr
 
     def test_the_help_says_defaults_and_units(self, program):
         shown = " ".join(program("--help").stdout.split())
@@ -347,9 +395,24 @@ class TestResume:
         for wrong in (["--lr", "-1"], ["--limit", "0"], ["--held-out", "-1"]):
             assert run.main(flags + wrong) == 2
         assert (folder / "checkpoint.npz").read_bytes() == before
-        capsys.readouterr()
-        assert run.main([*flags, "--epochs", "1", "--limit", "50"]) == 0
-        assert "--resume would have gone on" in capsys.readouterr().out
+
+    def test_a_new_run_sets_aside_what_was_interrupted(
+        self, environment, program, folder
+    ):
+        flags = ("--data", "digits.npz", "--output", "a b", "--epochs", "1")
+        for number in ("", "-2"):
+            self.kill(environment, folder, epoch=1)
+            before = (folder / "checkpoint.npz").read_bytes()
+            done = program(*flags, "--limit", "50")
+            assert done.returncode == 0, done.stderr
+            aside = folder / f"interrupted{number}"
+            going_on = f"python run.py --resume --output 'a b/{aside.name}'"
+            assert f"The interrupted run will go on with: {going_on}" in done.stdout
+            assert (aside / "checkpoint.npz").read_bytes() == before
+        done = program("--resume", "--output", "a b/interrupted")
+        assert done.returncode == 0, done.stderr
+        assert names(folder / "interrupted") == RESULTS
+        assert names(folder) == RESULTS | {"interrupted", "interrupted-2"}
 
     @pytest.mark.parametrize(
         ("arguments", "checkpoint", "got"),
