@@ -870,7 +870,7 @@ class HandwrittenNumberClassification:
         """
         feature_map = self._check_tensor("feature_map", feature_map, "B H W F")
         window = _pair("pool_size", (pool_size, pool_size))
-        stride = window[0] if stride is None else stride
+        stride = pool_size if stride is None else stride
         batch, height, width, filters = feature_map.shape
         counts = _fit_windows("feature_map", (height, width), window, stride)
         stride = operator.index(stride)
@@ -1080,7 +1080,7 @@ class HandwrittenNumberClassification:
         For many images, `predict_proba` does the same batch by batch.
         """
         images = self._check_images(images)
-        with self._reusing_arrays(several=False):
+        with self._reusing_arrays():
             return self._forward(self._batch(images))[0]
 
     def compute_gradients(
@@ -1102,7 +1102,7 @@ class HandwrittenNumberClassification:
             With the names and shapes of `parameters`.
         """
         images, labels = self._check_examples(images, labels)
-        with self._reusing_arrays(several=False):
+        with self._reusing_arrays():
             probabilities, gradients = self._backward(self._batch(images), labels)
         return self.compute_loss(probabilities, labels), gradients
 

@@ -48,7 +48,8 @@ METHODS = [
     *("_recall_pooling", "generate_flattened_array", "softmax", "compute_loss"),
     *("_targets", "backprop_decision_making", "forward", "compute_gradients"),
     *("_forward", "_backward", "_batch", "evaluate", "_order_steps", "_find_read_size"),
-    *("_draw_parameters", "_draw_normal", "distort", "_sample", "_take_step"),
+    *("_draw_parameters", "_draw_normal", "distort", "_distort", "_sample"),
+    "_take_step",
     *("_train_batch", "_update_parameters", "_plan_step", "_average_parameters"),
     *("_take_mean", "_windows", "_overlap", "_window_counts", "_fit_windows"),
     "_smoothing",
@@ -176,26 +177,23 @@ _forward
 _backward
     d = self.relu_gradient(d, *kept, out=d)
     d = self.relu_gradient(d, *kept)
-distort
+_distort
     return drawn.astype(self.dtype, copy=False)
     return drawn.astype(self.dtype)
-distort
+_distort
     return drawn.astype(self.dtype, copy=False)
     return drawn.astype(self.dtype, copy=True)
 _update_parameters
     step = np.multiply(gradient, -rate, out=gradient)
     step = np.multiply(gradient, -rate)
 # Whole numbers and halves are exact; double precision costs time, too.
-distort
+_distort
     y = (np.arange(height, dtype=self.dtype) - middle[0])[:, np.newaxis, np.newaxis]
     y = (np.arange(height) - middle[0])[:, np.newaxis, np.newaxis]
-distort
+_distort
     x = (np.arange(width, dtype=self.dtype) - middle[1])[:, np.newaxis]
     x = (np.arange(width) - middle[1])[:, np.newaxis]
 # NumPy takes any negative size for the one that is left over.
-generate_max_pool
-    undecided, *masks = mask.reshape(-1, filters, *counts, batch)
-    undecided, *masks = mask.reshape(-2, filters, *counts, batch)
 _sample
     framed = framed.reshape(-1, channels)
     framed = framed.reshape(-2, channels)
@@ -295,7 +293,8 @@ def find_mutants(name: str) -> list[Mutant]:
 def find_function(name: str) -> FunctionType:
     """Return the module's function or the class's method of this name."""
     names = vars(handwritten_classifier)
-    return (names | vars(names["HandwrittenNumberClassification"]))[name]
+    found = names | vars(names["HandwrittenNumberClassification"])
+    return inspect.unwrap(found[name])
 
 
 def changes_within(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST, str]]:
@@ -445,7 +444,8 @@ def put_in_place(mutant: Mutant) -> None:
     namespace = {}  # What is compiled postpones annotations, as this file does.
     code = compile(mutant.text, SOURCE, "exec")
     exec(code, vars(handwritten_classifier), namespace)
-    function, changed = find_function(mutant.name), namespace[mutant.name]
+    function = find_function(mutant.name)
+    changed = inspect.unwrap(namespace[mutant.name])
     function.__code__, function.__defaults__ = changed.__code__, changed.__defaults__
 
 

@@ -343,11 +343,11 @@ class TestTraining:
         shares = [model._plan_step(step, 10)[1] for step in range(1, 11)]
         assert shares == [0] * 7 + [1, 1 / 2, 1 / 3]  # the last 2.5 steps of 10
 
-    @pytest.mark.parametrize("averaging", [0.1, 0.2, 0.3, 0.7, 0.8, 0.9])
+    @pytest.mark.parametrize("averaging", [0.07, 0.14, 0.29, 0.55, 0.58, 0.9])
     def test_a_share_of_whole_steps_is_as_many(self, averaging):
         model = small_model(averaging=averaging)
-        averaged = sum(model._plan_step(step, 10)[1] > 0 for step in range(1, 11))
-        assert averaged == round(10 * averaging)
+        averaged = sum(model._plan_step(step, 100)[1] > 0 for step in range(1, 101))
+        assert averaged == round(100 * averaging)
 
     def test_averaging_by_hand(self, examples, monkeypatch):
         passed = []
@@ -1267,6 +1267,18 @@ def test_importing_the_module_imports_nothing_but_numpy_and_the_standard_library
 
 
 class TestWorkSpace:
+    def test_each_batch_uses_the_arrays_of_the_one_before(self, examples, monkeypatch):
+        take_step, counts = HandwrittenNumberClassification._take_step, []
+
+        def count(self, *arguments):
+            take_step(self, *arguments)
+            counts.append(len(self._work.arrays))
+
+        monkeypatch.setattr(HandwrittenNumberClassification, "_take_step", count)
+        small_model(batch_size=10).partial_fit(*examples)
+        assert len(counts) == 5
+        assert set(counts) == {counts[0]}
+
     @pytest.mark.parametrize("name", ["forward", "predict_proba", "compute_gradients"])
     def test_what_a_signal_asks_in_the_midst_of_a_step_changes_nothing(
         self, examples, monkeypatch, name
