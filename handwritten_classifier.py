@@ -92,26 +92,6 @@ if TYPE_CHECKING:
 __all__ = ["HandwrittenNumberClassification"]
 
 
-@contextmanager
-def _holding_back_interrupts() -> Iterator[None]:
-    """Let Ctrl-C wait until what is within is done, as a whole.
-
-    Only the main thread hears it, or whatever else the program does at SIGINT.
-    """
-    handler, held = signal.getsignal(signal.SIGINT), []
-    main = threading.current_thread() is threading.main_thread()
-    if not main or not callable(handler):
-        yield
-        return
-    signal.signal(signal.SIGINT, lambda *event: held.append(event))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        if held:
-            handler(*held[0])
-
-
 class HandwrittenNumberClassification:
     """A convolutional network that reads handwritten digits.
 
@@ -1322,10 +1302,11 @@ class HandwrittenNumberClassification:
         may be a short one. Loss and accuracy in `history` are means over the epoch's
         batches, each taken before the step that it led to.
 
-        A `fit` that was interrupted, by Ctrl-C or by an error of the disk, goes on
-        where it stood when it is called again with as many epochs and images and the
-        same labels. So does one whose process was killed, once `load` has read its
-        checkpoint: it then ends with the very bits that it would have ended with.
+        A `fit` that was interrupted, by Ctrl-C, which is heard between two steps, or by
+        an error of the disk, goes on where it stood when it is called again with as
+        many epochs and images and the same labels. So does one whose process was
+        killed, once `load` has read its checkpoint. It ends with the very bits that it
+        would have ended with.
 
         Parameters
         ----------
@@ -1366,7 +1347,8 @@ class HandwrittenNumberClassification:
         _check_integer("epochs", epochs, 1)
         epochs = operator.index(epochs)
         checkpoint = None if checkpoint is None else Path(checkpoint)
-        self._take_up_run(epochs, labels)
+        with _holding_back_interrupts():
+            self._take_up_run(epochs, labels)
         if checkpoint is not None:
             _remove_leftovers(checkpoint)
             self.save(checkpoint)
@@ -1383,7 +1365,8 @@ class HandwrittenNumberClassification:
                     results |= dict(
                         zip(("val_loss", "val_accuracy"), validation, strict=True)
                     )
-                self._finish_epoch(results)
+                with _holding_back_interrupts():
+                    self._finish_epoch(results)
                 if checkpoint is not None:
                     self.save(checkpoint)
                 if verbose:
@@ -1402,7 +1385,6 @@ class HandwrittenNumberClassification:
         self._run = None
         return self.fit(images, labels, epochs=1, verbose=0)
 
-    @_holding_back_interrupts()
     def _take_up_run(self, epochs: int, labels: np.ndarray) -> None:
         """Go on with the run that is under way, if it is of these, or begin one."""
         checksum = zlib.crc32(np.ascontiguousarray(labels, np.int64))
@@ -1423,7 +1405,6 @@ class HandwrittenNumberClassification:
             seconds=0.0,
         )
 
-    @_holding_back_interrupts()
     def _finish_epoch(self, results: dict[str, float]) -> None:
         """Add an epoch's results to the history; all of its lists stay equally long."""
         earlier = len(self.history["loss"])
@@ -1452,7 +1433,8 @@ class HandwrittenNumberClassification:
         with np.errstate(over="ignore", invalid="ignore"), self._reusing_arrays():
             while run.position < run.images:
                 batch = run.order[run.position :][: self.batch_size]
-                self._take_step(images[batch], labels[batch])
+                with _holding_back_interrupts():
+                    self._take_step(images[batch], labels[batch])
                 run.seconds = time.perf_counter() - started
                 if bar.update(len(batch)):
                     loss, accuracy = run.loss / run.position, run.hits / run.position
@@ -1466,7 +1448,6 @@ class HandwrittenNumberClassification:
         self._warn_if_stuck(accuracy, labels)
         return {"loss": loss, "accuracy": accuracy, "seconds": run.seconds}
 
-    @_holding_back_interrupts()
     def _take_step(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Learn from the next batch of the run."""
         run, batch_size = self._run, operator.index(self.batch_size)
@@ -2539,6 +2520,26 @@ class _Run:
         if self.warned not in (True, False) or not set(self.silent) <= {*biases}:
             got = f"{self.warned!r} and {self.silent!r}"
             raise ValueError(f"warned and silent must be a bool and biases; got {got}")
+
+
+@contextmanager
+def _holding_back_interrupts() -> Iterator[None]:
+    """Let Ctrl-C, whatever the program does then, wait until what is within is done.
+
+    Python hears it in the main thread alone: elsewhere there is nothing to wait for.
+    """
+    handler, held = signal.getsignal(signal.SIGINT), []
+    main = threading.current_thread() is threading.main_thread()
+    if not main or not callable(handler):
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *event: held.append(event))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if held:
+            handler(*held[0])
 
 
 class _WorkArrays(threading.local):

@@ -807,9 +807,14 @@ def draw_panel(panel: Axes, results: list[dict[str, Any]], quantity: str) -> Non
     low, high = panel.get_xlim()
     marks = np.array(MARKS[quantity])
     places = log_places(marks, quantity)
-    shown = (low <= places) & (places <= high)
-    labels = [f"{100 * m:g}" if quantity == "accuracy" else f"{m:g}" for m in marks]
-    panel.set_xticks(places[shown], [labels[n] for n in np.flatnonzero(shown)])
+    marks = marks[(low <= places) & (places <= high)]
+    if len(marks) < 2:  # Too little to read the axis by: the ends, then.
+        parts = ("train", "test")
+        values = [row[f"{part}_{quantity}"] for row in results for part in parts]
+        marks = np.array([min(values), max(values)])
+    scale = 100 if quantity == "accuracy" else 1
+    labels = [f"{scale * mark:.4g}" for mark in marks]
+    panel.set_xticks(log_places(marks, quantity), labels)
     panel.set_title(f"{quantity.capitalize()} vs. Configuration")
     unit = "%" if quantity == "accuracy" else "nats"
     panel.set_xlabel(f"{quantity} ({unit}), logarithmic")

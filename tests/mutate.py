@@ -293,8 +293,7 @@ def find_mutants(name: str) -> list[Mutant]:
 def find_function(name: str) -> FunctionType:
     """Return the module's function or the class's method of this name."""
     names = vars(handwritten_classifier)
-    found = names | vars(names["HandwrittenNumberClassification"])
-    return inspect.unwrap(found[name])
+    return (names | vars(names["HandwrittenNumberClassification"]))[name]
 
 
 def changes_within(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST, str]]:
@@ -444,8 +443,7 @@ def put_in_place(mutant: Mutant) -> None:
     namespace = {}  # What is compiled postpones annotations, as this file does.
     code = compile(mutant.text, SOURCE, "exec")
     exec(code, vars(handwritten_classifier), namespace)
-    function = find_function(mutant.name)
-    changed = inspect.unwrap(namespace[mutant.name])
+    function, changed = find_function(mutant.name), namespace[mutant.name]
     function.__code__, function.__defaults__ = changed.__code__, changed.__defaults__
 
 

@@ -625,6 +625,15 @@ class TestCompare:
             for points in panel.collections:
                 assert points.get_offsets()[:, 1].tolist() == [0, 1, 2]
 
+    def test_results_that_lie_close_together_can_be_read_off_the_axis(self):
+        row = {"architecture": "A", "train_accuracy": 0.9834, "test_accuracy": 0.9822}
+        figure = run.draw_comparison([row | {"train_loss": 0.112, "test_loss": 0.113}])
+        ticks = [
+            [text.get_text() for text in panel.get_xticklabels()]
+            for panel in figure.axes
+        ]
+        assert ticks == [["98.22", "98.34"], ["0.112", "0.113"]]
+
 
 class TestPredict:
     @pytest.fixture
