@@ -1344,8 +1344,7 @@ class HandwrittenNumberClassification:
         if validation_data is not None:
             validation_data = self._check_validation(validation_data)
         epochs = self.epochs if epochs is None else epochs
-        _check_integer("epochs", epochs, 1)
-        epochs = operator.index(epochs)
+        epochs = _check_integer("epochs", epochs, 1)
         checkpoint = None if checkpoint is None else Path(checkpoint)
         with _holding_back_interrupts():
             self._take_up_run(epochs, labels)
@@ -1361,10 +1360,8 @@ class HandwrittenNumberClassification:
                 if epoch == epochs:
                     self._take_mean()
                 if validation_data is not None:
-                    validation = self.evaluate(*validation_data)
-                    results |= dict(
-                        zip(("val_loss", "val_accuracy"), validation, strict=True)
-                    )
+                    loss, accuracy = self.evaluate(*validation_data)
+                    results |= {"val_loss": loss, "val_accuracy": accuracy}
                 with _holding_back_interrupts():
                     self._finish_epoch(results)
                 if checkpoint is not None:
@@ -2210,13 +2207,8 @@ class HandwrittenNumberClassification:
             panel.imshow(stage, cmap="gray", vmin=0, extent=frame)
             panel.set_title(title, size=9)
             panel.set(xticks=[], yticks=[], autoscale_on=False)
-        for name, (top, left, bottom, right) in zip(names, found.boxes, strict=True):
-            colour = "tab:orange" if "?" in name else "tab:blue"
-            across, down = [left, right, right, left], [top, top, bottom, bottom]
-            panels[0].fill(across, down, fill=False, edgecolor=colour, linewidth=1.5)
-            place = (left, top) if top > frame[2] / 8 else (left, bottom)
-            style = {"va": "bottom" if place[1] == top else "top", "color": colour}
-            panels[0].text(*place, name, size=12, weight="bold", **style)
+        for name, box in zip(names, found.boxes, strict=True):
+            _draw_box(panels[0], name, *box, highest=frame[2] / 8)
         shown = f", the first 40 of {len(names)}" if len(names) > 40 else ""
         title = f"As the network sees them, in reading order{shown}"
         below.suptitle(title, size=10)
@@ -2715,9 +2707,7 @@ def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
     pair = (value, value) if isinstance(value, (int, np.integer)) else value
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise ValueError(f"{name} must be an int or a pair; got {value!r}")
-    for side in pair:
-        _check_integer(name, side, 1)
-    return operator.index(pair[0]), operator.index(pair[1])
+    return _check_integer(name, pair[0], 1), _check_integer(name, pair[1], 1)
 
 
 def _times(sizes: tuple[int, ...]) -> str:
@@ -2754,12 +2744,13 @@ def _shape_hint(shape: tuple[int, ...], required: tuple[int, int, int]) -> str:
     return ""
 
 
-def _check_integer(name: str, value: int, least: int) -> None:
-    """Raise unless `value` is an integer of at least `least`."""
+def _check_integer(name: str, value: int, least: int) -> int:
+    """Return `value` as Python's own int, once it is an integer of at least `least`."""
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
         raise TypeError(f"{name} must be an integer; got {value!r}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}; got {value!r}")
+    return operator.index(value)
 
 
 def _check_number(name: str, value: float, required: str, holds: Any) -> None:
@@ -3215,22 +3206,20 @@ def _as_picture(image: np.ndarray) -> np.ndarray:
 SIGNED, UNSIGNED = ("coolwarm", "white"), ("gray", "#9fc5e8")
 
 
-def _draw_step(
-    panel: Axes, number: int, title: str, array: np.ndarray, mark: Any, signed: bool
+def _draw_box(
+    panel: Axes, name: str, top: int, left: int, bottom: int, right: int, highest: float
 ) -> None:
-    """Draw what one step has made: maps or kernels as tiles, probabilities as bars.
+    """Draw a digit's box, and its name above it or, if that is too high, below it."""
+    colour = "tab:orange" if "?" in name else "tab:blue"
+    across, down = [left, right, right, left], [top, top, bottom, bottom]
+    panel.fill(across, down, fill=False, edgecolor=colour, linewidth=1.5)
+    place, side = (top, "bottom") if top > highest else (bottom, "top")
+    style = {"va": side, "color": colour, "size": 12, "weight": "bold"}
+    panel.text(left, place, name, **style)
 
-    `mark` is the label beside probabilities; else where the winners of pooling stand.
-    Numbers that could be negative, as gradients can, are `signed` even if none is.
-    """
-    panel.set_title(f"{number}. {title}", size=9)
-    if title == "probabilities":
-        classes = np.arange(len(array))
-        colours = ["tab:orange" if mark == n else "tab:blue" for n in classes]
-        panel.barh(classes, array, color=colours)
-        panel.set(yticks=classes, xlim=(0, 1), ylim=(len(array) - 0.5, -0.5))
-        panel.set_xlabel("the label in orange" if mark is not None else "")
-        return
+
+def _lay_out_step(array: np.ndarray) -> tuple[np.ndarray, str]:
+    """Return maps, kernels or a flattened row as one picture, and its size in words."""
     size = _times(array.shape)
     if array.ndim == 1:  # In rows, as a text is.
         width = math.ceil(len(array) ** 0.5)
@@ -3248,6 +3237,26 @@ def _draw_step(
         mosaic = HandwrittenNumberClassification.lay_out_maps(array)
         if array.shape[2] > 64:
             size += ", the first 64"
+    return mosaic, size
+
+
+def _draw_step(
+    panel: Axes, number: int, title: str, array: np.ndarray, mark: Any, signed: bool
+) -> None:
+    """Draw what one step has made: maps or kernels as tiles, probabilities as bars.
+
+    `mark` is the label beside probabilities; else where the winners of pooling stand.
+    Numbers that could be negative, as gradients can, are `signed` even if none is.
+    """
+    panel.set_title(f"{number}. {title}", size=9)
+    if title == "probabilities":
+        classes = np.arange(len(array))
+        colours = ["tab:orange" if mark == n else "tab:blue" for n in classes]
+        panel.barh(classes, array, color=colours)
+        panel.set(yticks=classes, xlim=(0, 1), ylim=(len(array) - 0.5, -0.5))
+        panel.set_xlabel("the label in orange" if mark is not None else "")
+        return
+    mosaic, size = _lay_out_step(array)
     largest = np.nanmax(np.abs(mosaic)) or 1
     signed = signed or np.nanmin(mosaic) < 0
     colours, between = SIGNED if signed else UNSIGNED
