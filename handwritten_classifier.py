@@ -2907,10 +2907,10 @@ def _is_light_on_dark(grey: np.ndarray) -> bool:
     if min(grey.shape) < 300 or abs(cubes.sum()) > 0.4 * np.abs(cubes).sum():
         return cubes.sum() > 0
     widths = [np.inf, np.inf]  # where there is no ink of that side
-    for side, picture in enumerate((grey, 255 - grey)):
+    for light, picture in enumerate((grey, 255 - grey)):
         with suppress(ValueError):
             _, ink, _ = _find_ink(picture)
-            widths[side] = _stroke_width(ink > 0.5 * ink.max())
+            widths[light] = _stroke_width(ink > 0.5 * ink.max())
     return widths[1] < widths[0]
 
 
@@ -2993,9 +2993,9 @@ def _find_level_lines(mask: np.ndarray) -> np.ndarray:
         return lines
     dark, across = np.ascontiguousarray(mask).astype(np.uint8), np.arange(width)
     around = np.arange(-thickest, thickest + 1)[:, np.newaxis]
-    upright = np.ones((_odd(thickest + 1), 1), np.uint8)
-    thin = dark > cv2.morphologyEx(dark, cv2.MORPH_OPEN, upright)
-    if thin.any(axis=0).sum() < width / 2:  # Nothing to look for, as on plain paper.
+    thicker = np.ones((_odd(thickest + 1), 1), np.uint8)
+    narrow = dark > cv2.morphologyEx(dark, cv2.MORPH_OPEN, thicker)
+    if narrow.any(axis=0).sum() < width / 2:  # No line goes through, as on plain paper.
         return lines
     for down in _find_straight_ways(dark, thickest):
         rows = np.rint(down).astype(int) + around

@@ -463,15 +463,13 @@ def finish_training(
         print("\nInterrupted: what was learned so far is tested and written.")
     except FloatingPointError as error:
         status = 1
-        print(f"\n{error}. What was learned before is tested and written.")
-        if not model.history["loss"]:
-            print("That is nothing: what was there before in the folder stays.")
-            (output / CHECKPOINT).unlink(missing_ok=True)
-            (output / ARGUMENTS).unlink()
-            return status
+        print(f"\n{error}.")
     seconds = earlier + time.perf_counter() - started
     with undisturbed():
-        report_training(args, model, data, split, output, seconds, status == 0)
+        if status == 1 and not model.history["loss"]:
+            print("Nothing was learned before: results that were there stay.")
+        else:
+            report_training(args, model, data, split, output, seconds, status == 0)
         if status == INTERRUPTED:
             folder = f" --output {shlex.quote(str(output))}" if args.output else ""
             print(f"The training will go on with: python run.py --resume{folder}")
@@ -1001,7 +999,8 @@ class DrawingServer(ThreadingHTTPServer):
         """
         thread = threading.Thread(target=self.serve_forever)
         try:
-            thread.start()
+            with undisturbed():
+                thread.start()
             if address:
                 webbrowser.open(address)
             while thread.is_alive():
@@ -1009,7 +1008,8 @@ class DrawingServer(ThreadingHTTPServer):
         finally:
             with undisturbed():
                 self.stop_listening(time.monotonic())  # A full server goes on by that.
-                self.shutdown()
+                if thread.is_alive():  # Else it would never say that it has ended.
+                    self.shutdown()
 
     def process_request(self, request: socket.socket, client_address: Any) -> None:
         """Answer in a thread of its own, once fewer than MOST_AT_ONCE are at work."""

@@ -489,7 +489,7 @@ def measure_page(quick: bool) -> dict:
             taken = page.execute_script("return taken")
     if len(taken) != strokes:
         raise RuntimeError(f"{strokes} strokes must be shown; got {len(taken)}")
-    print_row("one stroke", row := {"NumPy": spread(taken)})
+    print_row("one stroke", row := {"page": spread(taken)})
     return row
 
 

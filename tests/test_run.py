@@ -261,7 +261,7 @@ class TestTrain:
         done = program("--data", DIGITS, *flags)
         assert done.returncode == 1
         assert "lr must be small enough" in done.stdout
-        assert "what was there before in the folder stays" in done.stdout
+        assert "Nothing was learned before: results that were there" in done.stdout
         assert names(tmp_path / "results") == {"model.npz"}
         kept = (tmp_path / "results" / "model.npz").read_text()
         assert kept == "of a better run"
@@ -281,7 +281,7 @@ class TestTrain:
         )
         flags = ["--data", str(DIGITS), "--limit", "50", "--output", str(tmp_path)]
         assert run.main(flags) == 1
-        assert "What was learned before is tested" in capsys.readouterr().out
+        assert "all results are in" in capsys.readouterr().out
         assert names(tmp_path) == RESULTS
         metrics = json.loads((tmp_path / "metrics.json").read_text())
         assert len(metrics["history"]["loss"]) == 1
