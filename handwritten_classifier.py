@@ -76,7 +76,6 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import reduce
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, TYPE_CHECKING, Any
@@ -85,9 +84,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 if TYPE_CHECKING:
-    import keras
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    pass
 
 __all__ = ["HandwrittenNumberClassification"]
 
@@ -424,7 +421,7 @@ class HandwrittenNumberClassification:
         if not known:
             raise ValueError(f"dtype must be float32 or float64; got {self.dtype!r}")
 
-    def _check_images(self, images: np.ndarray, name: str = "images") -> np.ndarray:
+    def check_images(self, images: np.ndarray, name: str = "images") -> np.ndarray:
         """Return `images` as (B, H, W, C), whole and uncopied, once all is in order."""
         images = np.asarray(images)
         height, width, channels = self.input_shape
@@ -493,7 +490,7 @@ class HandwrittenNumberClassification:
             raise ValueError(f"{name} must be in 0..{classes - 1}; got {got}")
         return labels
 
-    def _check_examples(
+    def check_examples(
         self, images: np.ndarray, labels: np.ndarray, kind: str = ""
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return images and the labels beside them, checked."""
@@ -501,7 +498,7 @@ class HandwrittenNumberClassification:
         if len(shapes[0]) == 1 and len(shapes[1]) > 2:
             got = f"shapes {shapes[0]} and {shapes[1]}: exchange the two"
             raise ValueError(f"{kind}images must come before {kind}labels; got {got}")
-        images = self._check_images(images, f"{kind}images")
+        images = self.check_images(images, f"{kind}images")
         count, classes = len(images), len(self.B_dense)
         return images, self._check_labels(labels, count, classes, f"{kind}labels")
 
@@ -512,7 +509,7 @@ class HandwrittenNumberClassification:
         if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
             got = type(validation_data).__name__
             raise ValueError(f"validation_data must be (images, labels); got a {got}")
-        return self._check_examples(*validation_data, kind="validation ")
+        return self.check_examples(*validation_data, kind="validation ")
 
     def _check_tensor(self, name: str, tensor: np.ndarray, axes: str) -> np.ndarray:
         """Return a step's argument as floats, once it has one axis for each name."""
@@ -1059,7 +1056,7 @@ class HandwrittenNumberClassification:
 
         For many images, `predict_proba` does the same batch by batch.
         """
-        images = self._check_images(images)
+        images = self.check_images(images)
         with self._reusing_arrays():
             return self._forward(self._batch(images))[0]
 
@@ -1081,7 +1078,7 @@ class HandwrittenNumberClassification:
         gradients : dict of str to array
             With the names and shapes of `parameters`.
         """
-        images, labels = self._check_examples(images, labels)
+        images, labels = self.check_examples(images, labels)
         with self._reusing_arrays():
             probabilities, gradients = self._backward(self._batch(images), labels)
         return self.compute_loss(probabilities, labels), gradients
@@ -1209,7 +1206,7 @@ class HandwrittenNumberClassification:
         array of shape (B, H, W, C)
             Floats; uint8 images are divided by 255.
         """
-        images = self._check_images(images)
+        images = self.check_images(images)
         _check_strength("strength", strength)
         seed = self.seed if generator is None else generator
         return self._distort(images, float(strength), np.random.default_rng(seed))
@@ -1340,13 +1337,13 @@ class HandwrittenNumberClassification:
             or an accuracy that is not above chance.
         """
         self._check_settings()
-        images, labels = self._check_examples(images, labels)
+        images, labels = self.check_examples(images, labels)
         if validation_data is not None:
             validation_data = self._check_validation(validation_data)
         epochs = self.epochs if epochs is None else epochs
         epochs = _check_integer("epochs", epochs, 1)
         checkpoint = None if checkpoint is None else Path(checkpoint)
-        with _holding_back_interrupts():
+        with holding_back_interrupts():
             self._take_up_run(epochs, labels)
         if checkpoint is not None:
             _remove_leftovers(checkpoint)
@@ -1362,7 +1359,7 @@ class HandwrittenNumberClassification:
                 if validation_data is not None:
                     loss, accuracy = self.evaluate(*validation_data)
                     results |= {"val_loss": loss, "val_accuracy": accuracy}
-                with _holding_back_interrupts():
+                with holding_back_interrupts():
                     self._finish_epoch(results)
                 if checkpoint is not None:
                     self.save(checkpoint)
@@ -1430,7 +1427,7 @@ class HandwrittenNumberClassification:
         with np.errstate(over="ignore", invalid="ignore"), self._reusing_arrays():
             while run.position < run.images:
                 batch = run.order[run.position :][: self.batch_size]
-                with _holding_back_interrupts():
+                with holding_back_interrupts():
                     self._take_step(images[batch], labels[batch])
                 run.seconds = time.perf_counter() - started
                 if bar.update(len(batch)):
@@ -1599,7 +1596,7 @@ class HandwrittenNumberClassification:
 
     def evaluate(self, images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
         """Return mean loss (nats) and accuracy (0..1) over any number of images."""
-        images, labels = self._check_examples(images, labels)
+        images, labels = self.check_examples(images, labels)
         loss = hits = seen = 0
         with self._reusing_arrays(len(images) > self._AT_ONCE):
             for probabilities in self._probabilities(images):
@@ -1622,7 +1619,7 @@ class HandwrittenNumberClassification:
 
         Of many images, their answers are all that is kept.
         """
-        images = self._check_images(images)
+        images = self.check_images(images)
         with self._reusing_arrays(len(images) > self._AT_ONCE):
             return np.concatenate([answer(p) for p in self._probabilities(images)])
 
@@ -1631,105 +1628,6 @@ class HandwrittenNumberClassification:
         for start in range(0, len(images), self._AT_ONCE):
             batch = self._batch(images[start : start + self._AT_ONCE])
             yield self._forward(batch, with_mask=False)[0]
-
-    # ---------------------------------------------------------------- Own handwriting
-
-    UNSURE = 0.7  # A digit is read with doubt where none has this probability.
-
-    @staticmethod
-    def prepare_image(image: np.ndarray) -> np.ndarray:
-        """Turn a picture of one digit into what MNIST's digits look like.
-
-        All that `find_digits` finds in it, as one digit.
-
-        Parameters
-        ----------
-        image : uint8 array of shape (H, W), (H, W, 3) or (H, W, 4)
-            Grey, RGB or RGBA; dark on light or light on dark.
-
-        Returns
-        -------
-        float32 array of shape (1, 28, 28, 1), in 0..1
-
-        Raises
-        ------
-        ValueError, TypeError
-            If `image` is no such array, or shows no ink.
-        """
-        ink, pieces, digits, _ = _find_pieces(image)
-        box = reduce(_unite, (box for box, _ in digits))
-        numbers = [number for _, numbers in digits for number in numbers]
-        strokes = _even_strokes(ink, pieces, box, numbers)
-        return HandwrittenNumberClassification.imitate_mnist(strokes)
-
-    @staticmethod
-    def find_digits(image: np.ndarray) -> SimpleNamespace:
-        """Find the digits in a photograph, a scan or a drawing, in reading order.
-
-        The light on the paper is evened out, what stands out from it is ink, ruled
-        lines are taken out of the ink, its pieces are put together to digits, and each
-        digit's strokes are made as wide as MNIST's; then comes `imitate_mnist`.
-
-        Parameters
-        ----------
-        image : uint8 array of shape (H, W), (H, W, 3) or (H, W, 4)
-            Grey, RGB or RGBA; dark on light or light on dark.
-
-        Returns
-        -------
-        SimpleNamespace
-            images : float32 array of shape (n, 28, 28, 1), in 0..1
-                What the network is to read, at least one.
-            boxes : int array of shape (n, 4)
-                Top, left, bottom and right of each, in pixels of `image`.
-            stages : dict of str to array of shape (H, W), at most 1000 pixels long
-                What the picture was on its way, by name, in order.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If `image` is no such array, or shows no ink.
-        """
-        ink, pieces, digits, stages = _find_pieces(image)
-        imitate_mnist = HandwrittenNumberClassification.imitate_mnist
-        images = [imitate_mnist(_even_strokes(ink, pieces, *digit)) for digit in digits]
-        scale = np.divide(np.shape(image)[:2], ink.shape)
-        boxes = np.rint(np.tile(scale, 2) * [box for box, _ in digits])
-        return SimpleNamespace(
-            images=np.concatenate(images), boxes=boxes.astype(int), stages=stages
-        )
-
-    @staticmethod
-    def imitate_mnist(ink: np.ndarray) -> np.ndarray:
-        """Bring the ink of one digit into the form of MNIST's images.
-
-        MNIST's own procedure (LeCun et al. 1998, section III.A): cropped to the ink,
-        scaled into 20x20 pixels with its proportions kept, its centre of mass put into
-        the middle of 28x28. The strongest ink becomes 1.
-
-        Parameters
-        ----------
-        ink : array of shape (H, W)
-            From 0, which is paper, upward. Below a fifth of the strongest, it is paper.
-
-        Returns
-        -------
-        float32 array of shape (1, 28, 28, 1), in 0..1
-        """
-        ink = np.asarray(ink)
-        if ink.ndim != 2 or not (np.isfinite(ink).all() and ink.max(initial=0) > 0):
-            got = f"shape {ink.shape}, or what is no ink"
-            raise ValueError(f"ink must be finite, (H, W), and not all 0; got {got}")
-        digit = _fit_into_box(np.where(ink < 0.2 * ink.max(), 0, ink))
-        prepared = np.zeros((1, 28, 28, 1), np.float32)
-        places = []
-        for axis, side in enumerate(digit.shape):
-            centre = np.average(np.arange(side), weights=digit.sum(axis=1 - axis))
-            # The middle of MNIST's fields is pixel 14, counted from 0.
-            start = min(max(round(14 - centre), 0), 28 - side)
-            places.append(slice(start, start + side))
-        prepared[0, places[0], places[1], 0] = digit
-        return prepared
 
     # ---------------------------------------------------------------- Keeping
 
@@ -1898,71 +1796,6 @@ class HandwrittenNumberClassification:
                 raise ValueError(f"history must have a number an epoch; not in {name}")
         self.history = history
 
-    def to_keras(self) -> keras.Model:
-        """Return the same network, with the same parameters, as a Keras model.
-
-        Needs TensorFlow. Kernels (F, C, K_h, K_w) become Keras's (K_h, K_w, C, F).
-        """
-        from tensorflow import keras
-
-        dtype = np.dtype(self.dtype).name
-        model = keras.Sequential([keras.Input(self.input_shape, dtype=dtype)])
-        for layer in self.layers[:-1]:
-            if layer.kind == "pooling":
-                model.add(
-                    keras.layers.MaxPooling2D(layer.window, layer.stride, dtype=dtype)
-                )
-                continue
-            if layer.padding:
-                model.add(keras.layers.ZeroPadding2D(layer.padding, dtype=dtype))
-            filters = layer.output_shape[2]
-            model.add(
-                keras.layers.Conv2D(
-                    filters, layer.window, layer.stride, activation="relu", dtype=dtype
-                )
-            )
-        model.add(keras.layers.Flatten(dtype=dtype))
-        model.add(
-            keras.layers.Dense(len(self.B_dense), activation="softmax", dtype=dtype)
-        )
-        weights = list(self.parameters.values())
-        model.set_weights(
-            [w.transpose(2, 3, 1, 0) if w.ndim == 4 else w for w in weights]
-        )
-        return model
-
-    @classmethod
-    def from_keras(
-        cls, model: keras.Model, **settings: Any
-    ) -> HandwrittenNumberClassification:
-        """Return the network of a Keras model, with its parameters, as this class.
-
-        Parameters
-        ----------
-        model : keras.Model
-            A chain of Conv2D, MaxPooling2D, Flatten and Dense layers: as `to_keras`
-            makes them, and what amounts to the same. ReLU follows all but the last,
-            softmax the last. Dropout, which is for training only, is left out.
-        **settings
-            Of the class, beside `architecture` and `input_shape`.
-
-        Raises
-        ------
-        ValueError
-            If a layer cannot be taken; it is named, with the reason.
-        """
-        read = _KerasReader(model)
-        tokens, arrays = read.tokens, read.arrays
-        settings.setdefault(
-            "dtype", np.float64 if arrays[0].dtype == np.float64 else np.float32
-        )
-        shape = tuple(model.inputs[0].shape[1:])
-        network = cls("-".join(tokens), input_shape=shape, **settings)
-        arrays = [array.astype(network.dtype) for array in arrays]
-        arrays = dict(zip(network.parameters, arrays, strict=True))
-        network._take_arrays(arrays, network.parameters)
-        return network
-
     def __sklearn_tags__(self) -> Any:
         """Tell scikit-learn, which alone asks for it, that this is a classifier."""
         from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
@@ -2044,50 +1877,6 @@ class HandwrittenNumberClassification:
         totals = (f"{sum(counts):,}" for counts in zip(*work, strict=True))
         return [*rows, ("total", "", "", *totals)]
 
-    def plot_history(self, figure: Figure | None = None) -> Figure:
-        """Draw loss and accuracy by epoch, of training and, where known, validation."""
-        figure = _new_figure(9, 3.6) if figure is None else figure
-        panels = figure.subplots(1, 2)
-        for panel, quantity in zip(panels, ("loss", "accuracy"), strict=True):
-            scale = 100 if quantity == "accuracy" else 1
-            for prefix, label, style in (
-                ("", "training (mean over the epoch)", "o-"),
-                ("val_", "validation (after the epoch)", "s--"),
-            ):
-                values = np.array(self.history.get(prefix + quantity, []), float)
-                if len(values):
-                    epochs = np.arange(1, len(values) + 1)
-                    panel.plot(epochs, scale * values, style, label=label)
-                    panel.legend()
-            panel.set_title(quantity.capitalize())
-            panel.set_xlabel("epoch")
-            smoothed = ", labels smoothed" if self.label_smoothing else ""
-            loss = f"loss (nats{smoothed})"
-            panel.set_ylabel("accuracy (%)" if scale == 100 else loss)
-            panel.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-            panel.grid(alpha=0.3)
-            if not self.history["loss"]:
-                panel.set(xticks=[], yticks=[])
-                panel.text(0.5, 0.5, "no epoch is finished yet", ha="center")
-        return figure
-
-    def plot_distortions(
-        self, images: np.ndarray, strength: float = 1.0, figure: Figure | None = None
-    ) -> Figure:
-        """Draw up to 6 images, each beside 9 of what `distort` makes of it."""
-        images = self._check_images(images)[:6]
-        figure = _new_figure(8, 0.5 + 0.8 * len(images)) if figure is None else figure
-        figure.suptitle(f"As they are, and distorted at strength {strength:g}")
-        generator = np.random.default_rng(self.seed)
-        distorted = (self.distort(images, strength, generator) for _ in range(9))
-        columns = [images, *distorted]
-        panels = figure.subplots(len(images), len(columns), squeeze=False)
-        for column, versions in enumerate(columns):
-            for panel, image in zip(panels[:, column], versions, strict=True):
-                panel.imshow(_as_picture(image), cmap="gray", vmin=0)
-                panel.set_axis_off()
-        return figure
-
     def trace_steps(
         self, image: np.ndarray, label: int | None = None
     ) -> tuple[list[tuple], list[tuple]]:
@@ -2110,7 +1899,7 @@ class HandwrittenNumberClassification:
         image, shape = np.asarray(image), tuple(self.input_shape)
         if image.shape in (shape, shape[:2]):
             image = image[np.newaxis]
-        image = self._check_images(image, "image")
+        image = self.check_images(image, "image")
         if len(image) != 1:
             raise ValueError(f"image must be a single one; got {len(image)}")
         forward, back = [("image", image[0].copy(), None)], []
@@ -2138,208 +1927,6 @@ class HandwrittenNumberClassification:
             )
             self._backward(batch, labels, watch_back)
         return forward, back
-
-    def plot_steps(
-        self, image: np.ndarray, label: int | None = None, figure: Figure | None = None
-    ) -> Figure:
-        """Draw one image on its way through the network, and its gradients' way back.
-
-        Parameters
-        ----------
-        image, label
-            As in `trace_steps`, which returns what is drawn here.
-        figure : Figure, optional
-        """
-        forward, back = self.trace_steps(image, label)
-        probabilities = forward[-1][1]
-        rows = [math.ceil(len(steps) / 5) for steps in (forward, back) if steps]
-        figure = _new_figure(13, 2.9 * sum(rows)) if figure is None else figure
-        parts = figure.subfigures(len(rows), 1, height_ratios=rows, squeeze=False)
-        seen = f"seen as {probabilities.argmax()} ({probabilities.max():.1%})"
-        scale = (
-            "each panel has its own scale: black is 0, or blue below 0 and red above"
-        )
-        titles = [f"The way of an image, {seen}; {scale}"]
-        titles.append(f"The way back: derivatives of the loss, the label being {label}")
-        for part, steps, count, title in zip(
-            parts.ravel(), (forward, back), rows, titles, strict=False
-        ):
-            part.suptitle(title)
-            panels = part.subplots(count, 5, squeeze=False).ravel()
-            for panel in panels[len(steps) :]:
-                panel.set_axis_off()
-            for number, (panel, step) in enumerate(zip(panels, steps, strict=False)):
-                _draw_step(panel, number, *step, signed=steps is back)
-        return figure
-
-    def plot_reading(
-        self,
-        image: np.ndarray,
-        found: SimpleNamespace | None = None,
-        figure: Figure | None = None,
-    ) -> Figure:
-        """Draw what `find_digits` makes of a picture, and how its digits are read.
-
-        Where a digit is misread, this shows whether light, lines or pen are to blame.
-        Doubtful ones are marked, of which no class has the probability `UNSURE`.
-
-        Parameters
-        ----------
-        image : uint8 array of shape (H, W), (H, W, 3) or (H, W, 4)
-        found : SimpleNamespace, optional
-            What `find_digits` made of it, where it is there already.
-        figure : Figure, optional
-        """
-        found = self.find_digits(image) if found is None else found
-        probabilities = self.predict_proba(found.images)
-        names = self.name_digits(probabilities)
-        rows = min(math.ceil(len(names) / 10), 4)
-        height, width = found.stages["picture"].shape
-        heights = [
-            0.4 + min(max(3 * height / width, 1), 6),
-            0.4 + 1.35 * rows,
-        ]  # inches
-        figure = _new_figure(12, sum(heights)) if figure is None else figure
-        above, below = figure.subfigures(2, 1, height_ratios=heights)
-        panels = above.subplots(1, len(found.stages))
-        frame = (0, np.shape(image)[1], np.shape(image)[0], 0)
-        for panel, (title, stage) in zip(panels, found.stages.items(), strict=True):
-            panel.imshow(stage, cmap="gray", vmin=0, extent=frame)
-            panel.set_title(title, size=9)
-            panel.set(xticks=[], yticks=[], autoscale_on=False)
-        for name, box in zip(names, found.boxes, strict=True):
-            _draw_box(panels[0], name, *box, highest=frame[2] / 8)
-        shown = f", the first 40 of {len(names)}" if len(names) > 40 else ""
-        title = f"As the network sees them, in reading order{shown}"
-        below.suptitle(title, size=10)
-        panels = below.subplots(rows, 10, squeeze=False).ravel()
-        for panel in panels:
-            panel.set_axis_off()
-        for panel, name, digit, shares in zip(
-            panels, names, found.images, probabilities, strict=False
-        ):
-            panel.imshow(digit[..., 0], cmap="gray", vmin=0)
-            panel.set_title(f"{name} ({shares.max():.1%})", size=9)
-        return figure
-
-    @classmethod
-    def name_digits(cls, probabilities: np.ndarray) -> list[str]:
-        """Return each row's most probable class as text, a doubtful one with a "?"."""
-        doubts = np.where(probabilities.max(axis=1) < cls.UNSURE, "?", "")
-        classes = probabilities.argmax(axis=1)
-        return [f"{digit}{doubt}" for digit, doubt in zip(classes, doubts, strict=True)]
-
-    @staticmethod
-    def lay_out_maps(maps: np.ndarray) -> np.ndarray:
-        """Return up to 64 maps, (H, W, C), as one picture, with nan between them.
-
-        As `plot_steps` shows them; a single map is its own picture.
-        """
-        tiles = maps.transpose(2, 0, 1)[:64, np.newaxis]
-        return _lay_out_tiles(tiles, 1) if len(tiles) > 1 else tiles[0, 0]
-
-    def plot_kernels(self, layer: int = 0, figure: Figure | None = None) -> Figure:
-        """Draw the kernels of convolution `layer`, counted from 0, one tile each.
-
-        A kernel of several channels is a column of tiles. Without any convolution the
-        weights of the dense layer are drawn, which are kernels as large as the map.
-        """
-        _check_integer("layer", layer, 0)
-        if layer >= max(len(self.kernels), 1):
-            required = f"layer must be below {max(len(self.kernels), 1)}, the number"
-            raise ValueError(f"{required} of those with kernels; got {layer}")
-        if self.kernels:
-            tokens = [la.token for la in self.layers if la.kind == "convolution"]
-            kernels, name = self.kernels[layer], f"Kernels of {tokens[layer]}"
-        else:
-            maps = self.W_dense.reshape(*self.layers[-1].input_shape, -1)
-            kernels = maps.transpose(3, 2, 0, 1)
-            name = f"Weights of {self.layers[-1].token}"
-        filters, channels, height, width = kernels.shape
-        mosaic, largest = _lay_out_tiles(kernels), np.abs(kernels).max()
-        if figure is None:
-            high = 6.4 * mosaic.shape[0] / mosaic.shape[1] * 0.8 + 0.6
-            figure = _new_figure(6.4, min(max(high, 2), 9))
-        panel = figure.subplots()
-        shown = panel.imshow(mosaic, cmap="coolwarm", vmin=-largest, vmax=largest)
-        panel.set(xticks=[], yticks=[], facecolor="white")
-        panel.set_title(f"{name}: {filters} of {_times((height, width, channels))}")
-        figure.colorbar(shown, ax=panel, label="weight")
-        return figure
-
-    def plot_confusion(
-        self,
-        images: np.ndarray,
-        labels: np.ndarray,
-        probabilities: np.ndarray | None = None,
-        figure: Figure | None = None,
-    ) -> Figure:
-        """Draw how often each class was read as which; the colour shows the errors.
-
-        `probabilities` is what `predict_proba` made of the images, where it is there
-        already.
-        """
-        figure = _new_figure(6.4, 5.6) if figure is None else figure
-        images, labels = self._check_examples(images, labels)
-        probabilities = (
-            self.predict_proba(images) if probabilities is None else probabilities
-        )
-        classes = probabilities.shape[1]
-        counts = np.zeros((classes, classes), int)
-        np.add.at(counts, (labels, probabilities.argmax(axis=1)), 1)
-        errors = np.ma.array(counts, mask=np.eye(classes, dtype=bool))
-        panel = figure.subplots()
-        panel.set_facecolor("0.88")  # of the diagonal, where nothing is wrong
-        shown = panel.imshow(errors, cmap="Blues", vmin=0, vmax=max(1, errors.max()))
-        for true, seen in zip(*np.nonzero(counts), strict=True):
-            dark = true != seen and counts[true, seen] > 0.6 * errors.max()
-            style = {"color": "white" if dark else "black", "size": 8}
-            style |= {"ha": "center", "va": "center"}
-            panel.text(seen, true, counts[true, seen], **style)
-        accuracy = counts.trace() / counts.sum()
-        title = f"{counts.sum():,} images, {accuracy:.2%} read right (diagonal)"
-        panel.set_title(title)
-        panel.set(
-            xticks=range(classes), yticks=range(classes), xlabel="seen", ylabel="true"
-        )
-        figure.colorbar(shown, ax=panel, label="errors (images)", shrink=0.8)
-        return figure
-
-    def plot_mistakes(
-        self,
-        images: np.ndarray,
-        labels: np.ndarray,
-        probabilities: np.ndarray | None = None,
-        figure: Figure | None = None,
-    ) -> Figure:
-        """Draw up to 24 misread images, the most confident first: seen and true class.
-
-        `probabilities` is what `predict_proba` made of the images, where it is there
-        already.
-        """
-        images, labels = self._check_examples(images, labels)
-        probabilities = (
-            self.predict_proba(images) if probabilities is None else probabilities
-        )
-        seen = probabilities.argmax(axis=1)
-        wrong = np.flatnonzero(seen != labels)
-        wrong = wrong[np.argsort(-probabilities[wrong, seen[wrong]], kind="stable")]
-        rows = min(max(math.ceil(len(wrong) / 6), 1), 4)
-        figure = _new_figure(8, 0.5 + 1.4 * rows) if figure is None else figure
-        figure.suptitle(
-            f"{len(wrong):,} of {len(labels):,} images misread"
-            + (", the most confident errors first" if len(wrong) else "")
-        )
-        panels = figure.subplots(rows, 6).ravel()
-        for panel in panels:
-            panel.set_axis_off()
-        for panel, index in zip(panels, wrong, strict=False):
-            panel.imshow(_as_picture(images[index]), cmap="gray")
-            confidence = probabilities[index, seen[index]]
-            panel.set_title(
-                f"seen {seen[index]} ({confidence:.1%})\ntrue {labels[index]}", size=9
-            )
-        return figure
 
 
 # -------------------------------------------------------------------- Reading files
@@ -2515,7 +2102,7 @@ class _Run:
 
 
 @contextmanager
-def _holding_back_interrupts() -> Iterator[None]:
+def holding_back_interrupts() -> Iterator[None]:
     """Let Ctrl-C, whatever the program does then, wait until what is within is done.
 
     Python hears it in the main thread alone: elsewhere there is nothing to wait for.
@@ -2549,136 +2136,17 @@ class _WorkArrays(threading.local):
         return type(self), ()
 
 
-# -------------------------------------------------------------------- Keras
-
-
-class _KerasReader:
-    """Reads a Keras model layer by layer: `tokens` of the notation, and `arrays`."""
-
-    def __init__(self, model: keras.Model) -> None:
-        self.tokens: list[str] = []
-        self.arrays: list[np.ndarray] = []
-        self.padding, self.activation = 0, "relu"  # so far, and of the last layer
-        flow = (getattr(model, "inputs", None) or [None])[0]
-        if flow is None or len(flow.shape) != 4:
-            got = "no input yet" if flow is None else f"shape {flow.shape}"
-            raise ValueError(f"model must take images (B, H, W, C); got {got}")
-        sequential = type(model).__name__ == "Sequential"
-        self.maps = flow.shape[1:]  # what a Flatten layer has flattened
-        weighted = [layer for layer in model.layers if layer.weights]
-        for layer in model.layers:
-            self.layer, self.config = layer, layer.get_config()
-            self.kind, self.last = type(layer).__name__, layer in weighted[-1:]
-            if self.kind != "InputLayer":
-                follows = sequential or layer.input is flow
-                self.require(follows, "it must follow the one before it")
-                flow = layer.output
-                getattr(self, f"read_{self.kind}", self.refuse)()
-        self.require(self.activation == "softmax", "softmax must come last")
-        last = len(model.outputs) == 1 and model.outputs[0] is flow
-        self.require(last, "it must be the only output")
-
-    def require(self, holds: bool, what: str) -> None:
-        """Raise, naming the present layer and why, unless it `holds`."""
-        known = "Conv2D, MaxPooling2D, Flatten and Dense layers"
-        if not holds:
-            raise ValueError(
-                f"model must be a chain of {known} that this class has, too; "
-                f"got {self.layer.name!r} ({self.kind}): {what}"
-            )
-
-    def refuse(self) -> None:
-        """Refuse a kind of layer that this class has not."""
-        self.require(False, "there is no such layer")
-
-    def read_Dropout(self) -> None:
-        """Leave it out: it does nothing in prediction."""
-
-    def read_Flatten(self) -> None:
-        """Go on; Dense knows what was flattened."""
-        self.require_channels_last()
-        self.require(not self.padding, "padding must be followed by Conv2D")
-
-    def read_ZeroPadding2D(self) -> None:
-        """Keep the padding for the convolution that must follow."""
-        self.require_channels_last()
-        sides = {side for pair in self.config["padding"] for side in pair}
-        self.require(len(sides) == 1, "padding must be the same on all sides")
-        self.padding += sides.pop()
-
-    def read_Conv2D(self) -> None:
-        """Take a convolution; one that covers the whole map is a hidden dense layer."""
-        window, stride = self.read_window("kernel_size")
-        self.require(not self.last, "a Dense layer must be the last with weights")
-        self.require(self.config["dilation_rate"] == (1, 1), "dilation must be 1")
-        self.require(self.config["groups"] == 1, "groups must be 1")
-        if self.config["padding"] == "same":
-            even = stride == 1 and window[0] == window[1] and window[0] % 2 == 1
-            self.require(even, "padding must be the same on all sides")
-            self.padding += window[0] // 2
-        kernel = self.layer.get_weights()[0]
-        whole = window == self.layer.input.shape[1:3] and not self.padding
-        self.require(whole or window[0] == window[1], "its window must be square")
-        options = f"s{stride}" + f"p{self.padding}" * (self.padding > 0)
-        token = "N" if whole else f"C{window[0]}{options}"
-        self.take(f"{kernel.shape[3]}{token}", kernel.transpose(3, 2, 0, 1))
-        self.padding, self.maps = 0, self.layer.output.shape[1:]
-
-    def read_MaxPooling2D(self) -> None:
-        """Take a pooling."""
-        window, stride = self.read_window("pool_size")
-        self.require(window[0] == window[1], "its window must be square")
-        self.require(self.config["padding"] == "valid", "padding must be 'valid'")
-        self.require(not self.padding, "padding must be followed by Conv2D")
-        self.tokens.append(f"MP{window[0]}s{stride}")
-        self.maps = self.layer.output.shape[1:]
-
-    def read_Dense(self) -> None:
-        """Take a dense layer; a hidden one becomes a convolution."""
-        self.require(len(self.layer.input.shape) == 2, "its input must be flattened")
-        kernel = self.layer.get_weights()[0]
-        units = kernel.shape[1]
-        if not self.last:  # Ours covers the whole map.
-            kernel = kernel.reshape(*self.maps, units).transpose(3, 2, 0, 1)
-        self.take(f"{units}N", kernel)
-        self.maps = (1, 1, units)
-
-    def read_Activation(self) -> None:
-        """Take the activation of a layer before that has none of its own."""
-        self.require(self.activation == "linear", "one activation must be enough")
-        self.activation = self.config.get("activation", self.kind.lower())
-
-    def read_ReLU(self) -> None:
-        """Take ReLU as a layer."""
-        plain = {"max_value": None, "negative_slope": 0, "threshold": 0}
-        self.require(plain.items() <= self.config.items(), "it must be plain ReLU")
-        self.read_Activation()
-
-    def read_Softmax(self) -> None:
-        """Take softmax as a layer."""
-        self.require(self.config["axis"] == -1, "axis must be -1")
-        self.read_Activation()
-
-    def read_window(self, name: str) -> tuple[tuple[int, int], int]:
-        """Return the window and the one stride of the present layer."""
-        self.require_channels_last()
-        strides = self.config["strides"]
-        self.require(strides[0] == strides[1], "its strides must be equal")
-        return tuple(self.config[name]), strides[0]
-
-    def require_channels_last(self) -> None:
-        """Refuse maps of another order than (B, H, W, C)."""
-        order = self.config["data_format"]
-        self.require(order == "channels_last", "data_format must be channels_last")
-
-    def take(self, token: str, kernel: np.ndarray) -> None:
-        """Take a layer's kernel, in our axes, and its biases, which may be none."""
-        self.require(self.activation == "relu", "ReLU must come before it")
-        self.tokens.append(token)
-        biases = self.layer.get_weights()[1:]
-        self.arrays += [kernel, *(biases or [np.zeros(self.layer.output.shape[-1])])]
-        self.activation = self.config["activation"]
-
+_STEP_TITLES = {
+    "convolution": "{0.token}: {0.name}",
+    "pooling": "{0.token}: max pooling",
+    "flatten": "flattened",
+}
+_GRADIENT_TITLES = {
+    "convolution": "by the input of {0.token}",
+    "kernel": "by the kernels of {0.token}",
+    "pooling": "by the input of {0.token}, unpooled",
+    "flatten": "by the flattened",
+}
 
 # -------------------------------------------------------------------- Small helpers
 
@@ -2801,485 +2269,3 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-# -------------------------------------------------------------------- Finding digits
-
-
-_LEAST_CONTRAST = 48  # of ink against paper, of 255: about that of a pencil
-
-
-def _to_grey(image: np.ndarray) -> np.ndarray:
-    """Return a picture as floats (H, W), 0..255.
-
-    What is transparent is laid on white, or on black where all strokes are light; where
-    ink and paper are both there, on that paper.
-    """
-    if image.ndim == 2:
-        return image.astype(np.float32)
-    grey = image[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
-    if image.shape[2] == 4:
-        opacity = image[..., 3] / np.float32(255)
-        visible = grey[opacity > 0.5]
-        paper = 255
-        if visible.size and np.ptp(visible) >= _LEAST_CONTRAST:
-            paper = np.median(visible)  # The picture brings its own paper.
-        elif visible.size and visible.mean() > 127.5:
-            paper = 0
-        grey = grey * opacity + paper * (1 - opacity)
-    return grey
-
-
-def _find_pieces(
-    image: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, list[tuple], dict[str, np.ndarray]]:
-    """Find the ink in a picture, and which pieces of it make a digit.
-
-    Returns
-    -------
-    ink : float array of shape (H, W), from 0, paper, to about 1
-    pieces : int array of shape (H, W)
-        The number of the piece that a pixel belongs to.
-    digits : list of (box, numbers)
-        Of each digit, in reading order: top, left, bottom and right, and the numbers of
-        its pieces.
-    stages : dict
-        As `find_digits` returns it.
-    """
-    import cv2
-
-    grey = _shrink(_to_grey(_check_picture(image)), 1000)
-    if min(grey.shape) >= 300:
-        grey = cv2.blur(grey, (3, 3))  # Less noise; nothing that 20 pixels would show.
-    paper, ink, least = _find_ink(255 - grey if _is_light_on_dark(grey) else grey)
-    inked = ink > least
-    written = inked & ~_find_ruling(inked)
-    inked = written if written.any() else inked
-    # What is faint is ink only where it hangs together with what is not.
-    count, pieces, sizes, _ = cv2.connectedComponentsWithStats(inked.astype(np.uint8))
-    strong = inked & (ink > 0.5 * np.percentile(ink[inked], 95))
-    kept = np.bincount(pieces[strong], minlength=count) > 0
-    digits = _join_pieces(np.flatnonzero(kept), sizes, ink.shape)
-    stages = {"picture": grey, "light on the paper": paper, "ink": ink}
-    return ink, pieces, digits, stages | {"without ruled lines": ink * kept[pieces]}
-
-
-def _check_picture(image: np.ndarray) -> np.ndarray:
-    """Return a picture as an array, once it is one."""
-    image = np.asarray(image)
-    if image.dtype != np.uint8:
-        raise TypeError(f"image must be uint8; got dtype {image.dtype}")
-    if image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,), (4,)):
-        required = "image must have shape (H, W), (H, W, 3) or (H, W, 4)"
-        raise ValueError(f"{required}; got {image.shape}")
-    if image.size == 0:
-        raise ValueError(f"image must hold pixels; got shape {image.shape}")
-    return image
-
-
-def _shrink(picture: np.ndarray, longest: int) -> np.ndarray:
-    """Scale a picture down to at most `longest` pixels on its longer side."""
-    import cv2
-
-    share = longest / max(picture.shape)
-    if share >= 1:
-        return picture
-    height, width = (max(1, round(share * side)) for side in picture.shape)
-    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-
-
-def _is_light_on_dark(grey: np.ndarray) -> bool:
-    """Return whether strokes are lighter than their paper.
-
-    What stands out from its wide surroundings, less of the picture than what does not,
-    is the ink: where its deviations, cubed, are positive in sum. In photographs where
-    they are nearly balanced, as by a deep shadow, strokes are what is narrower.
-    """
-    import cv2
-
-    small = _shrink(grey, 200)
-    side = max(5, _odd(0.45 * max(small.shape)))
-    small = np.rint(small).astype(np.uint8)
-    # In logarithms a shadow counts less, yet black not without bounds.
-    levels = np.log(96 + np.arange(256, dtype=np.float32))
-    deviations = levels[small] - levels[cv2.medianBlur(small, side)]
-    cubes = deviations * deviations * deviations
-    if min(grey.shape) < 300 or abs(cubes.sum()) > 0.4 * np.abs(cubes).sum():
-        return cubes.sum() > 0
-    widths = [np.inf, np.inf]  # where there is no ink of that side
-    for light, picture in enumerate((grey, 255 - grey)):
-        with suppress(ValueError):
-            _, ink, _ = _find_ink(picture)
-            widths[light] = _stroke_width(ink > 0.5 * ink.max())
-    return widths[1] < widths[0]
-
-
-def _find_ink(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Divide a picture of dark strokes by the light on its paper.
-
-    Returns
-    -------
-    paper : float array of shape (H, W), 0..255
-    ink : float array of shape (H, W)
-        The share of the light that is missing, 0..1.
-    least : float
-        How much of it is ink, and not noise.
-    """
-    # First with wide windows; then, once the strokes' width is known, with some that
-    # are no wider than they must be, and follow the edges of shadows.
-    window = 0.5 * min(grey.shape)
-    while True:
-        paper = _find_paper(grey, window)
-        ink = (paper - grey) / np.maximum(paper, 24)
-        # Lighter than paper is noise alone; its standard deviation, if it is normal.
-        noise = 1.4826 * np.median(-ink[ink < 0]) if (ink < 0).any() else 0.0
-        ink = np.maximum(ink, 0)
-        # Noise alone reaches six of these: paper lies above the middle of its levels.
-        strongest, required = ink.max(), max(_LEAST_CONTRAST / 255, 8 * noise)
-        if strongest < required:
-            raise ValueError(
-                "image must show a digit that stands out by "
-                f"{255 * min(required, 1):.0f} of 255; got {255 * strongest:.0f} "
-                "(no ink)"
-            )
-        narrower = max(4 * _stroke_width(ink > 0.5 * strongest), 0.1 * min(grey.shape))
-        if narrower >= 0.9 * window:
-            return paper, ink, max(0.2 * strongest, 4 * noise)
-        window = narrower
-
-
-def _find_paper(grey: np.ndarray, window: float) -> np.ndarray:
-    """Return the light on the paper: what is left where all narrow dark is filled.
-
-    This is a morphological closing (Serra: Image analysis and mathematical morphology,
-    1982), by a disk `window` pixels wide, of a picture that was scaled down.
-    """
-    import cv2
-
-    small = _shrink(grey, max(1, round(16 * max(grey.shape) / max(window, 16))))
-    side = _odd(window * max(small.shape) / max(grey.shape))
-    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-    paper = cv2.morphologyEx(small, cv2.MORPH_CLOSE, disk)
-    paper = cv2.blur(paper, (_odd(side / 4),) * 2)
-    return cv2.resize(paper, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
-
-
-def _stroke_width(mask: np.ndarray) -> float:
-    """Return how wide strokes are, in pixels: 4 times the mean way out of them."""
-    import cv2
-
-    framed = np.pad(mask, 1).astype(np.uint8)
-    ways = cv2.distanceTransform(framed, cv2.DIST_L2, cv2.DIST_MASK_5)
-    return 4 * (ways[framed > 0].mean() - 0.5)  # To the edge, not to the next pixel.
-
-
-def _find_ruling(mask: np.ndarray) -> np.ndarray:
-    """Return the pixels of ruled or squared paper's lines that no stroke stands on."""
-    return _find_level_lines(mask) | _find_level_lines(mask.T).T
-
-
-def _find_level_lines(mask: np.ndarray) -> np.ndarray:
-    """Return the pixels of thin lines from one side to the other, up to 10 degrees off.
-
-    They are found by the Hough transform (Duda, Hart: Use of the Hough transformation
-    to detect lines and curves in pictures, CACM 15, 1972).
-    """
-    import cv2
-
-    height, width = mask.shape
-    thickest = width // 50  # pixels; a stroke is no line
-    lines = np.zeros_like(mask)
-    if thickest < 2:
-        return lines
-    dark, across = np.ascontiguousarray(mask).astype(np.uint8), np.arange(width)
-    around = np.arange(-thickest, thickest + 1)[:, np.newaxis]
-    thicker = np.ones((_odd(thickest + 1), 1), np.uint8)
-    narrow = dark > cv2.morphologyEx(dark, cv2.MORPH_OPEN, thicker)
-    if narrow.any(axis=0).sum() < width / 2:  # No line goes through, as on plain paper.
-        return lines
-    for down in _find_straight_ways(dark, thickest):
-        rows = np.rint(down).astype(int) + around
-        inside = (rows >= 0) & (rows < height)
-        rows = rows % height
-        near = inside & mask[rows, across]
-        thickness = np.median(near.sum(axis=0)[near.any(axis=0)])
-        if thickness <= thickest:
-            # Where ink goes on above or below, a stroke crosses the line or lies on it.
-            upright = np.ones((_odd(2 * thickness + 2), 1), np.uint8)
-            thin = cv2.morphologyEx(dark, cv2.MORPH_OPEN, upright)[rows, across] == 0
-            beside = np.abs(around) <= thickness + 1.5
-            lines[rows, across] |= near & thin & beside
-    return lines
-
-
-def _find_straight_ways(dark: np.ndarray, apart: int) -> list[np.ndarray]:
-    """Return straight ways through the picture along which it is dark again and again.
-
-    Each is the place in every column, in pixels from the top. Of those less than
-    `apart` pixels from each other, the best alone.
-    """
-    import cv2
-
-    height, width = dark.shape
-    slopes = {"min_theta": np.radians(80), "max_theta": np.radians(100)}
-    found = cv2.HoughLines(dark, 1, np.pi / 720, width // 2, **slopes)
-    if found is None:
-        return []
-    distance, angle = found[:2000, 0].T[..., np.newaxis]
-    ends = (distance - np.array([0, width - 1]) * np.cos(angle)) / np.sin(angle)
-    # Looked at in 40 columns, a line is there in each tenth of its way, if faintly.
-    columns = np.linspace(0, width - 1, 40).astype(int)
-    rows = np.rint(ends[:, :1] + np.diff(ends) * columns / (width - 1)).astype(int)
-    outside = ((rows < 0) | (rows >= height)).reshape(-1, 10, 4)
-    near = cv2.dilate(dark, np.ones((5, 1), np.uint8))[rows % height, columns] > 0
-    there = near.reshape(-1, 10, 4) | outside
-    straight = there.any(axis=2).all(axis=1) & (outside.mean(axis=(1, 2)) <= 0.5)
-    ways, taken = [], []
-    for left, right in ends[straight]:
-        if all(max(abs(left - a), abs(right - b)) >= apart for a, b in taken):
-            taken.append((left, right))
-            ways.append(np.linspace(left, right, width))
-    return ways
-
-
-def _join_pieces(
-    numbers: np.ndarray, sizes: np.ndarray, shape: tuple[int, int]
-) -> list[tuple[np.ndarray, list[int]]]:
-    """Put pieces of ink together to digits, in reading order: box and pieces of each.
-
-    `numbers` are those of the pieces in question; `sizes` has left, top, width, height
-    and area of each piece in the picture, which is of `shape`.
-    """
-    left, top, width, height, area = sizes[numbers].T
-    all_boxes = np.stack([top, left, top + height, left + width], axis=1)
-    usual = np.average(np.maximum(height, width), weights=area)  # a digit's size
-    large = np.maximum(height, width) >= 0.05 * usual  # and no speck
-    highest = np.argsort(-height, kind="stable")
-    boxes, pieces = np.empty((0, 4), int), []
-    for index in highest[large[highest]][:_MOST_PIECES]:
-        box, number = all_boxes[index], int(numbers[index])
-        gaps = _gaps_within_digits(box, boxes, usual)
-        if gaps.min(initial=np.inf) < np.inf:
-            nearest = gaps.argmin()
-            boxes[nearest] = _unite(box, boxes[nearest])
-            pieces[nearest].append(number)
-        else:
-            boxes = np.vstack([boxes, box])
-            pieces.append([number])
-    large = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) >= 0.45 * usual
-    # What is cut off by the picture's edge is a shadow, a line, the table.
-    whole = large & (boxes[:, :2] > 0).all(axis=1) & (boxes[:, 2:] < shape).all(axis=1)
-    kept = whole if whole.any() else large
-    return _in_reading_order([(boxes[n], pieces[n]) for n in np.flatnonzero(kept)])
-
-
-_MOST_PIECES = 500  # of ink that are looked at; more are no writing
-
-
-def _gaps_within_digits(box: np.ndarray, boxes: np.ndarray, usual: float) -> np.ndarray:
-    """Return how far a piece is from each larger one; inf if they are no one digit.
-
-    They are if it is within the larger; or small, and beside it; or above or below it.
-    """
-    united = _unite(box, boxes)
-    height, width = box[2:] - box[:2]
-    down, across = (
-        np.maximum(box[:2], boxes[:, :2]) - np.minimum(box[2:], boxes[:, 2:])
-    ).T
-    within = (-down > 0.7 * height) & (-across > 0.7 * width)
-    fits = (united[:, 2:] - united[:, :2] <= (1.4 * usual, 1.5 * usual)).all(axis=1)
-    beside = (height < 0.6 * usual) & (across <= 0.12 * usual)
-    above = -across > 0.3 * np.minimum(width, boxes[:, 3] - boxes[:, 1])
-    joined = within | (fits & (down <= 0.3 * usual) & (beside | above))
-    return np.where(
-        joined, np.hypot(np.maximum(down, 0), np.maximum(across, 0)), np.inf
-    )
-
-
-def _unite(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Return the box around two, or around one and each of several."""
-    least, most = np.minimum(box, boxes), np.maximum(box, boxes)
-    return np.concatenate([least[..., :2], most[..., 2:]], axis=-1)
-
-
-def _in_reading_order(digits: list[tuple]) -> list[tuple]:
-    """Sort digits, each a tuple that begins with its box, by rows, then from the left.
-
-    A digit is in the row of those above it if its middle is not below them.
-    """
-    rows: list[list[tuple]] = []
-    for digit in sorted(digits, key=lambda digit: digit[0][0]):
-        top, _, bottom, _ = digit[0]
-        middle = (top + bottom) / 2
-        if rows and middle <= max(box[2] for box, *_ in rows[-1]):
-            rows[-1].append(digit)
-        else:
-            rows.append([digit])
-    return [digit for row in rows for digit in sorted(row, key=lambda d: d[0][1])]
-
-
-# The widths of strokes, in a box of 20, that are left as they are. Of MNIST's, nineteen
-# in twenty are within.
-_THINNEST, _THICKEST = 2.0, 4.5
-
-
-def _even_strokes(
-    ink: np.ndarray, pieces: np.ndarray, box: np.ndarray, numbers: list[int]
-) -> np.ndarray:
-    """Cut out a digit; make its darkness full and its strokes as wide as MNIST's."""
-    import cv2
-
-    top, left, bottom, right = box
-    mask = np.isin(pieces[top:bottom, left:right], numbers)
-    digit = np.where(mask, ink[top:bottom, left:right], 0)
-    digit = np.minimum(digit / np.percentile(digit[mask], 90), 1)
-    digit = _shrink(digit, 200)
-    digit /= digit.max()
-    unit = max(digit.shape) / 20
-    width = _stroke_width(digit > 0.5) / unit
-    missing = np.clip(width, _THINNEST, _THICKEST) - width
-    side = round(abs(missing) * unit) + 1
-    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-    change = cv2.dilate if missing > 0 else cv2.erode
-    evened = change(np.pad(digit, side), disk)
-    return evened if evened.max() > 0.5 else digit  # What is all thin may not vanish.
-
-
-def _fit_into_box(ink: np.ndarray) -> np.ndarray:
-    """Crop to the ink and scale it to 20 pixels on its longer side."""
-    from PIL import Image
-
-    rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
-    crop = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    crop = np.ascontiguousarray(crop, np.float32)
-    height, width = (max(1, round(20 * side / max(crop.shape))) for side in crop.shape)
-    resized = Image.fromarray(crop).resize((width, height), Image.Resampling.BILINEAR)
-    digit = np.asarray(resized)
-    return digit / digit.max()
-
-
-def _odd(size: float) -> int:
-    """Return the odd number of pixels, at least 1, next to a size."""
-    return max(1, int(size) // 2 * 2 + 1)
-
-
-# -------------------------------------------------------------------- Drawing
-
-_STEP_TITLES = {
-    "convolution": "{0.token}: {0.name}",
-    "pooling": "{0.token}: max pooling",
-    "flatten": "flattened",
-}
-_GRADIENT_TITLES = {
-    "convolution": "by the input of {0.token}",
-    "kernel": "by the kernels of {0.token}",
-    "pooling": "by the input of {0.token}, unpooled",
-    "flatten": "by the flattened",
-}
-
-
-def _lay_out_tiles(kernels: np.ndarray, aspect: float = 1.6) -> np.ndarray:
-    """Return kernels (F, C, K_h, K_w) as one picture, with nan around each tile.
-
-    Those of one channel fill rows, `aspect` times as many beside as below each other;
-    else each filter is a column.
-    """
-    filters, channels, height, width = kernels.shape
-    columns = (
-        filters if channels > 1 else min(filters, math.ceil((aspect * filters) ** 0.5))
-    )
-    rows = math.ceil(filters * channels / columns)
-    tiles = np.full((rows * columns, height + 1, width + 1), np.nan)
-    in_order = kernels.swapaxes(0, 1).reshape(filters * channels, height, width)
-    tiles[: filters * channels, 1:, 1:] = in_order
-    mosaic = tiles.reshape(rows, columns, height + 1, width + 1).swapaxes(1, 2)
-    mosaic = mosaic.reshape(rows * (height + 1), columns * (width + 1))
-    return np.pad(mosaic, ((0, 1), (0, 1)), constant_values=np.nan)
-
-
-def _as_picture(image: np.ndarray) -> np.ndarray:
-    """Return an image (H, W, C) as it is drawn: in its colours, or else in grey."""
-    return image if image.shape[2] in (3, 4) else image.mean(axis=2)
-
-
-# The colours for numbers of both signs and of one, and those between their tiles.
-SIGNED, UNSIGNED = ("coolwarm", "white"), ("gray", "#9fc5e8")
-
-
-def _draw_box(
-    panel: Axes, name: str, top: int, left: int, bottom: int, right: int, highest: float
-) -> None:
-    """Draw a digit's box, and its name above it or, if that is too high, below it."""
-    colour = "tab:orange" if "?" in name else "tab:blue"
-    across, down = [left, right, right, left], [top, top, bottom, bottom]
-    panel.fill(across, down, fill=False, edgecolor=colour, linewidth=1.5)
-    place, side = (top, "bottom") if top > highest else (bottom, "top")
-    style = {"va": side, "color": colour, "size": 12, "weight": "bold"}
-    panel.text(left, place, name, **style)
-
-
-def _lay_out_step(array: np.ndarray) -> tuple[np.ndarray, str]:
-    """Return maps, kernels or a flattened row as one picture, and its size in words."""
-    size = _times(array.shape)
-    if array.ndim == 1:  # In rows, as a text is.
-        width = math.ceil(len(array) ** 0.5)
-        mosaic = np.full((math.ceil(len(array) / width), width), np.nan)
-        mosaic.ravel()[: len(array)] = array
-        size = f"{len(array):,} numbers"
-    elif array.ndim == 4:
-        filters, channels, *window = array.shape
-        size = f"{filters} of {_times((*window, channels))}"
-        shown = array[:8, :8] if channels > 1 else array[:64]
-        mosaic = _lay_out_tiles(shown, 1)
-        if shown.size < array.size:
-            size += f", the first {_times(shown.shape[:2])}"
-    else:
-        mosaic = HandwrittenNumberClassification.lay_out_maps(array)
-        if array.shape[2] > 64:
-            size += ", the first 64"
-    return mosaic, size
-
-
-def _draw_step(
-    panel: Axes, number: int, title: str, array: np.ndarray, mark: Any, signed: bool
-) -> None:
-    """Draw what one step has made: maps or kernels as tiles, probabilities as bars.
-
-    `mark` is the label beside probabilities; else where the winners of pooling stand.
-    Numbers that could be negative, as gradients can, are `signed` even if none is.
-    """
-    panel.set_title(f"{number}. {title}", size=9)
-    if title == "probabilities":
-        classes = np.arange(len(array))
-        colours = ["tab:orange" if mark == n else "tab:blue" for n in classes]
-        panel.barh(classes, array, color=colours)
-        panel.set(yticks=classes, xlim=(0, 1), ylim=(len(array) - 0.5, -0.5))
-        panel.set_xlabel("the label in orange" if mark is not None else "")
-        return
-    mosaic, size = _lay_out_step(array)
-    largest = np.nanmax(np.abs(mosaic)) or 1
-    signed = signed or np.nanmin(mosaic) < 0
-    colours, between = SIGNED if signed else UNSIGNED
-    style = {"cmap": colours, "interpolation": "nearest"}
-    panel.imshow(mosaic, vmin=-largest if signed else 0, vmax=largest, **style)
-    if mark is not None:
-        down, across = np.nonzero(
-            HandwrittenNumberClassification.lay_out_maps(mark.astype(float)) == 1
-        )
-        side = 140 / max(mosaic.shape)  # of a pixel, in points
-        colour = "black" if signed else "tab:orange"
-        panel.scatter(across, down, s=(side / 3) ** 2, color=colour, linewidths=0)
-        size += ", winners dotted"
-    panel.set(xticks=[], yticks=[], facecolor=between)
-    panel.set_xlabel(size, size=8)
-
-
-def _new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure, in inches; only this imports matplotlib."""
-    from matplotlib.figure import Figure
-
-    if "IPython" in sys.modules:  # A notebook shows figures once it has a backend.
-        from matplotlib import pyplot
-
-        pyplot.switch_backend(pyplot.get_backend())
-    return Figure(figsize=(width, height), layout="constrained")

@@ -12,46 +12,38 @@ python run.py draw                draw digits in a browser, and watch the networ
 from __future__ import annotations
 
 import argparse
-import base64
-import gzip
-import io
 import json
-import math
 import os
-import re
 import shlex
-import signal
-import socket
-import struct
 import sys
-import threading
 import time
-import warnings
-import webbrowser
 import zlib
-from collections.abc import Callable, Container, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Container
+from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from digits.figures import (
+    plot_comparison,
+    plot_confusion,
+    plot_history,
+    plot_kernels,
+    plot_mistakes,
+    plot_reading,
+)
+from digits.mnist import Data, Split, load_data, split_training
+from digits.page.server import DrawingServer
+from digits.pictures import UNSURE, find_digits, name_digits, read_image
 from handwritten_classifier import (
-    SIGNED,
-    UNSIGNED,
     HandwrittenNumberClassification,
-    check_unpacked,
-    read_arrays,
+    holding_back_interrupts,
 )
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from PIL.ImageFile import ImageFile
 
 # ------------------------------------------------------------------------ Settings
 
@@ -103,229 +95,14 @@ CONFIGURATIONS = (
     "8C5-MP2-16C5-MP2-10N",  # convolution and pooling alternating
     "8C3-8C3-MP2-16C3-16C3-MP2-10N",  # stacked and alternating
 )
-# Where the axes of the comparison's figure are marked: accuracy 0..1, loss in nats.
-MARKS = {
-    "accuracy": (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 1),
-    "loss": (1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
-}
 INTERRUPTED = 130  # exit status after Ctrl-C: 128 + SIGINT
 HELD_OUT = 1 / 6  # of the training images, the last ones: for curves and choices
 EMBEDDED_EPOCHS = 10  # times as many epochs on the embedded digits, 40 x fewer
-DIGITS = Path(__file__).parent / "data" / "digits.npz"
-MOST_SMALL = 5000  # images of 8x8 that are enlarged
-PAGE = Path(__file__).parent / "data" / "draw.html"
 # Of a run that is not finished, beside its results: the model, and what it learns from.
 CHECKPOINT, ARGUMENTS = "checkpoint.npz", "checkpoint.json"
-# The formats of pictures that are read, and how many million pixels of them at most:
-# what is decoded in less than a second and 200 MB. A JPEG file may hold more of them,
-# since it is decoded to a part of its size.
-FORMATS = {"BMP": 12.5, "GIF": 12.5, "JPEG": 12.5, "PNG": 12.5, "TIFF": 12.5, "WEBP": 8}
-JPEG_MEMORY = "100M"  # bytes; JPEG's progressive files are decoded as a whole
-FINEST_PICTURE = 2000  # pixels on the longer side; a digit shows no more than 20
-LARGEST_PICTURE = 20_000_000  # bytes; a drawing has about 5,000, a photograph more
-MOST_AT_ONCE = 32  # connections of the page's server; others wait until one ends
-PATIENCE = 10  # seconds for a request to arrive whole, and for its answer to leave
 
 
 # ------------------------------------------------------------------------ Data
-
-
-class Data(NamedTuple):
-    """Images, uint8 of shape (n, 28, 28), and labels, uint8 of shape (n,)."""
-
-    source: str
-    embedded: bool
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
-
-
-def load_data(path: str | os.PathLike | None = None) -> Data:
-    """Return MNIST from the first place that has it, or else the embedded digits.
-
-    In this order: `path` or the environment variable MNIST_PATH (a Keras-style .npz, or
-    a folder of the four IDX files, gzipped or not); the file that Keras has cached; a
-    download through TensorFlow; the digits embedded in this project, said loudly.
-
-    Raises
-    ------
-    OSError, ValueError
-        If `path` or MNIST_PATH cannot be read; they are never silently passed over.
-    """
-    source, named = "--data", path
-    if path is None:
-        source, named = "MNIST_PATH", os.environ.get("MNIST_PATH") or None
-    if named is not None:
-        if not os.path.exists(named):
-            required = f"{source} must be a file or a folder with MNIST"
-            got = f"{os.fspath(named)!r}, where there is none"
-            raise FileNotFoundError(f"{required}; got {got}")
-        return read_data(Path(named))
-    cached = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    cached = cached / "datasets" / "mnist.npz"
-    failures = ["--data and MNIST_PATH: not given"]
-    for place, read in (
-        (str(cached), lambda: read_data(cached)),
-        ("download through TensorFlow", lambda: download_mnist(cached)),
-    ):
-        try:
-            return read()
-        except Exception as error:  # Of many kinds, and none of them ends the run.
-            failures.append(f"{place}: {error or type(error).__name__}")
-    digits = read_data(DIGITS)
-    banner = "*" * 78
-    print(
-        f"{banner}\nMNIST was not found. This run uses the embedded digits instead: "
-        f"{len(digits.train_labels) + len(digits.test_labels):,} digits of 8x8 pixels.",
-        *(f"  {failure}" for failure in failures),
-        "To bring MNIST, put mnist.npz or its four IDX files anywhere, and say where:",
-        "  python run.py --data PATH        or        export MNIST_PATH=PATH",
-        banner,
-        sep="\n",
-        file=sys.stderr,
-    )
-    return digits
-
-
-def read_data(path: Path) -> Data:
-    """Read a Keras-style .npz file or a folder of IDX files.
-
-    Raises
-    ------
-    OSError, ValueError
-        If there is no such file, or it does not hold the images and labels of MNIST.
-    """
-    if path.is_dir():
-        arrays = [read_idx(path, *part) for part in IDX_PARTS]
-    else:
-        arrays = read_npz(path)
-    # Of the embedded digits' size; not so many that to enlarge them takes long.
-    embedded = arrays[0].shape[1:] == (8, 8) and len(arrays[0]) <= MOST_SMALL
-    size = (8, 8) if embedded else (28, 28)
-    for images, labels in (arrays[:2], arrays[2:]):
-        if images.dtype != np.uint8 or images.shape[1:] != size:
-            required = f"uint8 images of shape (n, {size[0]}, {size[1]})"
-            got = f"{images.dtype} of shape {images.shape}"
-            raise ValueError(f"{path} must hold {required}; got {got}")
-        if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
-            got = f"{labels.dtype} of shape {labels.shape} beside {len(images)} images"
-            raise ValueError(f"{path} must hold an integer label an image; got {got}")
-        if len(labels) < 5:  # A sixth of them, rounded, is held out.
-            raise ValueError(f"{path} must hold at least 5 images; got {len(labels)}")
-        if labels.min() < 0 or labels.max() > 9:
-            got = f"{labels.min()}..{labels.max()}"
-            raise ValueError(f"{path} must hold labels 0..9; got {got}")
-    if embedded:
-        arrays = [enlarge_digits(a) if a.ndim == 3 else a for a in arrays]
-        return Data("embedded digits", True, *arrays)
-    return Data(f"MNIST from {path}", False, *arrays)
-
-
-def read_npz(path: Path) -> list[np.ndarray]:
-    """Return the images and labels, to train and to test, of a Keras-style file."""
-    names = ("x_train", "y_train", "x_test", "y_test")
-    with open(path, "rb") as file:
-        try:
-            return list(read_arrays(file, names).values())
-        except Exception as error:  # Whatever a damaged file may lead to.
-            required = f"must be a .npz file with the arrays {', '.join(names)}"
-            raise ValueError(f"{path} {required}; got: {error}") from error
-
-
-IDX_PARTS = (
-    ("train-images?idx3-ubyte*", 3),
-    ("train-labels?idx1-ubyte*", 1),
-    ("t10k-images?idx3-ubyte*", 3),
-    ("t10k-labels?idx1-ubyte*", 1),
-)
-
-
-def read_idx(folder: Path, pattern: str, axes: int) -> np.ndarray:
-    """Return the array of one IDX file, gzipped or not (format: MNIST's home page)."""
-    found = sorted(path for path in folder.glob(pattern) if path.is_file())
-    if not found:
-        raise ValueError(f"{folder} must hold mnist's IDX files; got no {pattern}")
-    required = f"{found[0]} must be an IDX file of bytes with {axes} axes"
-    opener = gzip.open if found[0].suffix == ".gz" else open
-    with opener(found[0], "rb") as file:
-        try:
-            start = file.read(4 * (1 + axes))
-            if start[:4] != bytes((0, 0, 8, axes)):  # The magic number.
-                raise ValueError(start.hex(" ") or "nothing")
-            shape = struct.unpack(f">{axes}I", start[4:])
-            size = math.prod(shape)
-            check_unpacked(size, found[0].stat().st_size)
-            content = file.read(size + 1)
-            if len(content) != size:
-                raise ValueError(f"{len(content):,} bytes or more for shape {shape}")
-        except Exception as error:  # Whatever a damaged file may lead to.
-            raise ValueError(f"{required}; got: {error}") from error
-    return np.frombuffer(content, np.uint8).reshape(shape)
-
-
-def enlarge_digits(digits: np.ndarray) -> np.ndarray:
-    """Enlarge (n, 8, 8) with levels 0..16 to MNIST's layout: 20x20 in a field of 28x28.
-
-    Their ink is known; it goes the last part of every picture's way.
-    """
-    imitate = HandwrittenNumberClassification.imitate_mnist
-    fields = np.concatenate([imitate(digit)[..., 0] for digit in digits])
-    return np.rint(255 * fields).astype(np.uint8)
-
-
-def download_mnist(cached: Path) -> Data:
-    """Return MNIST through TensorFlow, which checks its hash, and keep it at `cached`.
-
-    It is downloaded under another name: what was cut short is never taken for MNIST.
-    Where `cached` cannot be written, Keras itself keeps it elsewhere.
-    """
-    print("Downloading MNIST through TensorFlow ...", file=sys.stderr, flush=True)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    patience = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(
-        20
-    )  # Seconds: a network that swallows all must not hang us.
-    try:
-        from tensorflow.keras.datasets import mnist
-
-        if not os.access(cached.parents[1], os.W_OK):
-            arrays = [array for part in mnist.load_data() for array in part]
-            return Data("MNIST through TensorFlow", False, *arrays)
-        write_file(cached, lambda temporary: mnist.load_data(temporary.name))
-    finally:
-        socket.setdefaulttimeout(patience)
-    return read_data(cached)
-
-
-class Split(NamedTuple):
-    """The training images in two: to learn from, and held out, if any are."""
-
-    images: np.ndarray
-    labels: np.ndarray
-    held_out: tuple[np.ndarray, np.ndarray] | None
-
-
-def split_training(
-    data: Data, limit: int | None = None, held_out: int | None = None
-) -> Split:
-    """Hold out the last `held_out` training images; take `limit` of the others."""
-    images, labels = data.train_images, data.train_labels
-    held_out = round(len(images) * HELD_OUT) if held_out is None else held_out
-    if not 0 <= held_out < len(images):
-        required = f"--held-out must be at least 0 and below {len(images)}"
-        raise ValueError(f"{required}, the number of training images; got {held_out}")
-    if limit is not None and limit < 1:
-        raise ValueError(f"--limit must be at least 1; got {limit}")
-    count = len(images) - held_out
-    kept = count if limit is None else min(limit, count)
-    validation = (images[count:], labels[count:]) if held_out else None
-    return Split(images[:kept], labels[:kept], validation)
-
-
-def count_held_out(split: Split) -> int:
-    """Return the number of images held out."""
-    return len(split.held_out[0]) if split.held_out else 0
 
 
 def prepare_data(
@@ -339,7 +116,7 @@ def prepare_data(
             model.set_params(epochs=model.epochs * EMBEDDED_EPOCHS)
     print(
         f"Data: {data.source}; {len(split.images):,} images to train on, "
-        f"{count_held_out(split):,} held out, {len(data.test_images):,} to test"
+        f"{split.count_held_out:,} held out, {len(data.test_images):,} to test"
     )
     return data, split
 
@@ -465,7 +242,7 @@ def finish_training(
         status = 1
         print(f"\n{error}.")
     seconds = earlier + time.perf_counter() - started
-    with undisturbed():
+    with holding_back_interrupts():
         if status == 1 and not model.history["loss"]:
             print("Nothing was learned before: results that were there stay.")
         else:
@@ -503,21 +280,11 @@ def report_training(
     }
     test = (data.test_images, data.test_labels, probabilities)
     write_json(output / "metrics.json", metrics)
-    write_figure(output / "training.png", model.plot_history())
-    write_figure(output / "kernels.png", model.plot_kernels())
-    write_figure(output / "confusion.png", model.plot_confusion(*test))
-    write_figure(output / "mistakes.png", model.plot_mistakes(*test))
+    write_figure(output / "training.png", plot_history(model))
+    write_figure(output / "kernels.png", plot_kernels(model))
+    write_figure(output / "confusion.png", plot_confusion(model, *test))
+    write_figure(output / "mistakes.png", plot_mistakes(model, *test))
     print_report(metrics, output)
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Let no Ctrl-C come between results and the disk; it takes a few seconds."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def describe(
@@ -528,7 +295,7 @@ def describe(
         "settings": model.get_params() | {"dtype": np.dtype(model.dtype).name},
         "data": data.source,
         "training_images": len(split.images),
-        "validation_images": count_held_out(split),
+        "validation_images": split.count_held_out,
         "test_images": len(data.test_images),
         "parameters": sum(layer.parameters for layer in model.layers),
         "multiply_adds": sum(layer.multiply_adds for layer in model.layers),
@@ -588,7 +355,7 @@ def reproduce(args: argparse.Namespace) -> int:
             print(f"\nSeed {model.seed} of 0 to {len(models) - 1}")
             row = try_seed(model, data, split)
             rows = sorted([*rows, row], key=lambda row: row["seed"])
-            with undisturbed():
+            with holding_back_interrupts():
                 write_json(path, report | {"summary": summarise(rows), "seeds": rows})
     except KeyboardInterrupt:
         print("\nInterrupted. The same command goes on with this seed.")
@@ -706,9 +473,9 @@ def compare(args: argparse.Namespace) -> int:
     if not results:
         print("No configuration was finished: there is nothing to write.")
         return status
-    with undisturbed():
+    with holding_back_interrupts():
         write_json(output / "comparison.json", {"configurations": results})
-        write_figure(output / "comparison.png", draw_comparison(results))
+        write_figure(output / "comparison.png", plot_comparison(results))
         print_comparison(results)
         print(f"\nConfigurations: {len(results)}; all results are in {output}{os.sep}")
     return status
@@ -765,67 +532,6 @@ def print_comparison(results: list[dict[str, Any]]) -> None:
     print_table(rows)
 
 
-def draw_comparison(results: list[dict[str, Any]]) -> Figure:
-    """Draw accuracy and loss against the configurations, training beside test."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 1.6 + 0.55 * len(results)), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for panel, quantity in zip(panels, ("accuracy", "loss"), strict=True):
-        draw_panel(panel, results, quantity)
-    panels[0].set_yticks(range(len(results)), [row["architecture"] for row in results])
-    panels[0].set_ylim(len(results) - 0.4, -0.6)
-    legend = panels[0].get_legend_handles_labels()
-    figure.legend(*legend, loc="outside lower center", ncols=2)
-    return figure
-
-
-def draw_panel(panel: Axes, results: list[dict[str, Any]], quantity: str) -> None:
-    """Draw one quantity of all configurations on a logarithmic axis.
-
-    Equal steps stand for halved errors or losses: good configurations differ by little,
-    and would else fall onto one another beside a bad one.
-    """
-    for part, label, colour, marker, size, above in (
-        ("train", "training", "tab:blue", "o", 90, 13),
-        ("test", "test", "tab:orange", "D", 30, -13),
-    ):
-        values = np.array([row[f"{part}_{quantity}"] for row in results])
-        at = log_places(values, quantity)
-        # Rings round diamonds: both are seen where they meet.
-        face = "none" if part == "train" else colour
-        style = {"marker": marker, "s": size, "edgecolors": colour, "label": label}
-        panel.scatter(at, range(len(results)), facecolors=face, **style)
-        for row, (place, value) in enumerate(zip(at, values, strict=True)):
-            text = f"{100 * value:.2f}" if quantity == "accuracy" else f"{value:.3f}"
-            style = {"ha": "center", "va": "center", "size": 9, "color": "0.25"}
-            offset = {"xytext": (0, above), "textcoords": "offset points"}
-            panel.annotate(text, (place, row), **offset, **style)
-    panel.margins(x=0.12)
-    low, high = panel.get_xlim()
-    marks = np.array(MARKS[quantity])
-    places = log_places(marks, quantity)
-    marks = marks[(low <= places) & (places <= high)]
-    if len(marks) < 2:  # Too little to read the axis by: the ends, then.
-        parts = ("train", "test")
-        values = [row[f"{part}_{quantity}"] for row in results for part in parts]
-        marks = np.array([min(values), max(values)])
-    scale = 100 if quantity == "accuracy" else 1
-    labels = [f"{scale * mark:.4g}" for mark in marks]
-    panel.set_xticks(log_places(marks, quantity), labels)
-    panel.set_title(f"{quantity.capitalize()} vs. Configuration")
-    unit = "%" if quantity == "accuracy" else "nats"
-    panel.set_xlabel(f"{quantity} ({unit}), logarithmic")
-    panel.grid(axis="x", alpha=0.3)
-
-
-def log_places(values: np.ndarray, quantity: str) -> np.ndarray:
-    """Return places on the axis: of an accuracy, that of its error."""
-    if quantity == "accuracy":
-        return -np.log(1.0005 - values)  # A whole 100 % has a place, too.
-    return np.log(np.maximum(values, 1e-6))
-
-
 # ------------------------------------------------------------------------ Predict
 
 
@@ -837,28 +543,24 @@ def predict(args: argparse.Namespace) -> int:
     for file in args.files:
         try:
             image = read_image(file)
-            found = model.find_digits(image)
+            found = find_digits(image)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             print(f"{file}: {reason}", file=sys.stderr)
             failed = True
             continue
         probabilities = model.predict_proba(found.images)
-        for name, shares in zip(
-            model.name_digits(probabilities), probabilities, strict=True
-        ):
+        for name, shares in zip(name_digits(probabilities), probabilities, strict=True):
             rows.append((file, name, *(f"{p:.1%}" for p in shares)))
         path = name_apart(output / f"read-{Path(file).name[-50:]}.png", figures)
         figures[path] = file
-        write_figure(path, model.plot_reading(image, found))
+        write_figure(path, plot_reading(model, image, found))
     if rows:
         print_table(
             [("file", "digit", *(f"P({n})" for n in range(len(rows[0]) - 2))), *rows]
         )
         if any("?" in name for _, name, *_ in rows):
-            print(
-                f"\n?: in doubt, for no digit has a probability of {model.UNSURE:.0%}"
-            )
+            print(f"\n?: in doubt, for no digit has a probability of {UNSURE:.0%}")
         print()
         for path, file in figures.items():
             seen = " ".join(name for other, name, *_ in rows if other == file)
@@ -886,70 +588,6 @@ def load_model(path: str) -> HandwrittenNumberClassification:
     return model
 
 
-def read_image(path: str | IO[bytes]) -> np.ndarray:
-    """Return a picture as uint8, upright: (H, W), (H, W, 3) or (H, W, 4).
-
-    It may be a stranger's, and is reduced to what is fine enough to be read.
-
-    Raises
-    ------
-    OSError, ValueError
-        If it cannot be read.
-    """
-    from PIL import Image
-
-    os.environ.setdefault("JPEGMEM", JPEG_MEMORY)  # Read by the JPEG library.
-    try:
-        with warnings.catch_warnings():  # What Pillow warns of is damage, or refused.
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=list(FORMATS)) as picture:
-                return decode_picture(picture)
-    except Exception as error:  # Of many kinds, where a file is damaged.
-        if getattr(error, "errno", None):  # The system's: there is no such file, ...
-            raise
-        required = f"image must be a whole picture ({', '.join(FORMATS)})"
-        raise ValueError(f"{required}; got: {error or type(error).__name__}") from error
-
-
-def decode_picture(picture: ImageFile) -> np.ndarray:
-    """Decode what Pillow has opened; what is wrong is raised as some error."""
-    from PIL import ImageOps
-
-    size = "x".join(map(str, picture.size))
-    # JPEG alone is decoded smaller, to 1/2, 1/4 or 1/8, with no side below this.
-    picture.draft(None, (FINEST_PICTURE // 2,) * 2)
-    most = FORMATS.get(picture.format, FORMATS["JPEG"])  # Of a phone it may be MPO.
-    if math.prod(picture.size) > 1e6 * most:
-        got = f"{size} pixels in {picture.format}"
-        raise ValueError(f"{got}, where {most:g} million can be decoded")
-    ImageOps.exif_transpose(picture, in_place=True)
-    layers = picture.getbands()
-    transparent = layers[-1] == "A" or "transparency" in picture.info
-    if picture.mode[0] in "IF":  # More levels than 256.
-        mode = picture.mode[0]
-    elif picture.mode in ("1", "L") and not transparent:
-        mode = "L"
-    else:
-        mode = "RGBA" if transparent else "RGB"
-    image = picture.convert(mode)
-    image = image.reduce(math.ceil(max(image.size) / FINEST_PICTURE))
-    levels = np.asarray(image)
-    return levels if levels.dtype == np.uint8 else scale_levels(levels)
-
-
-def scale_levels(levels: np.ndarray) -> np.ndarray:
-    """Turn levels beyond 8 bits, white at 65535, or floats, into uint8.
-
-    Of floats, white is the first of 1, 255 and 65535 that none of them goes beyond.
-    """
-    if not np.isfinite(levels).all():
-        raise ValueError("levels that are nan or infinite")
-    white = 65535
-    if levels.dtype.kind == "f":
-        white = next((w for w in (1, 255) if levels.max() <= w), white)
-    return np.rint(np.clip(levels, 0, white) * (255 / white)).astype(np.uint8)
-
-
 # ------------------------------------------------------------------------ Draw
 
 
@@ -966,251 +604,6 @@ def draw(args: argparse.Namespace) -> int:
         print(f"Draw a digit at {address}; Ctrl-C ends this.", flush=True)
         server.serve_until_interrupted(None if args.no_browser else address)
     return 0
-
-
-class DrawingServer(ThreadingHTTPServer):
-    """Reads drawings with one model, for pages of its own on the loopback address."""
-
-    daemon_threads = False  # At the end, what is under way is still answered.
-    request_queue_size = 128  # connections that may wait
-
-    def __init__(
-        self, port: int, model: HandwrittenNumberClassification, examples: np.ndarray
-    ) -> None:
-        self.arrivals: dict[socket.socket, float] = {}  # of open connections, seconds
-        # One thread reads all drawings: memory is that for one, whoever else waits.
-        self.reader = ThreadPoolExecutor(1)
-        super().__init__(("127.0.0.1", port), DrawingHandler)
-        self.model, self.examples = model, examples
-        self.page = PAGE.read_bytes()
-        self.read_in_turn(as_png(examples[0]))  # Imports all that the first one needs.
-        self.hosts = {
-            f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost")
-        }
-
-    def read_in_turn(self, *arguments: Any) -> dict[str, Any]:
-        """Return what `read_drawing` does, once the drawings before it are read."""
-        return self.reader.submit(self.read_drawing, *arguments).result()
-
-    def serve_until_interrupted(self, address: str | None = None) -> None:
-        """Serve in another thread, so that Ctrl-C comes between no two of its steps.
-
-        Meanwhile `address` is opened, in a browser that may be the terminal's.
-        """
-        thread = threading.Thread(target=self.serve_forever)
-        try:
-            with undisturbed():
-                thread.start()
-            if address:
-                webbrowser.open(address)
-            while thread.is_alive():
-                thread.join(0.5)  # Windows hears Ctrl-C only between two of them.
-        finally:
-            with undisturbed():
-                self.stop_listening(time.monotonic())  # A full server goes on by that.
-                if thread.is_alive():  # Else it would never say that it has ended.
-                    self.shutdown()
-
-    def process_request(self, request: socket.socket, client_address: Any) -> None:
-        """Answer in a thread of its own, once fewer than MOST_AT_ONCE are at work."""
-        while len(self.arrivals) >= MOST_AT_ONCE:
-            self.service_actions()
-            time.sleep(0.01)
-        self.arrivals[request] = time.monotonic()
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: socket.socket) -> None:
-        """Close a connection, which makes room for another."""
-        super().shutdown_request(request)
-        self.arrivals.pop(request, None)
-
-    def service_actions(self) -> None:
-        """Listen no longer to whom takes too long; the server calls this all the time.
-
-        The handler's timeout is one for each read: who sends a byte now and then would
-        keep a thread for ever.
-        """
-        self.stop_listening(time.monotonic() - PATIENCE)
-
-    def server_close(self) -> None:
-        """Listen to nobody any longer, and wait for what is still answered."""
-        self.stop_listening(time.monotonic())
-        super().server_close()
-        self.reader.shutdown()
-
-    def stop_listening(self, latest: float) -> None:
-        """End what connections send that came before `latest`; answers still leave."""
-        for connection, arrival in self.arrivals.copy().items():
-            if arrival <= latest:
-                with suppress(OSError):  # It may be closed by now.
-                    connection.shutdown(socket.SHUT_RD)
-
-    def handle_error(self, request: socket.socket, client_address: Any) -> None:
-        """Show an error, unless it is that the client is gone."""
-        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
-            super().handle_error(request, client_address)
-
-    def read_drawing(
-        self, picture: bytes, chosen: int = 0, with_stages: bool = False
-    ) -> dict[str, Any]:
-        """Return what the network makes of a picture, as the page shows it.
-
-        Of all digits found, boxes and readings; of the `chosen` one, each step; and on
-        demand the stages in which they were found.
-
-        Raises
-        ------
-        OSError, ValueError
-            If it is no picture.
-        """
-        image = read_image(io.BytesIO(picture))
-        try:
-            found = self.model.find_digits(image)
-        except ValueError:  # There is no ink.
-            return {"message": "draw a digit"}
-        probabilities = self.model.predict_proba(found.images)
-        names = self.model.name_digits(probabilities)
-        chosen = min(chosen, len(names) - 1)
-        steps = self.model.trace_steps(found.images[chosen])[0][:-1]
-        stages = found.stages.items() if with_stages else ()
-        message = " ".join(names)
-        if len(names) == 1:
-            message += f" ({probabilities.max():.1%})"
-        if "?" in message:
-            message += " in doubt"
-        return {
-            "message": message,
-            "names": names,
-            "boxes": (found.boxes / (2 * image.shape[:2])).tolist(),
-            "chosen": chosen,
-            "probabilities": probabilities[chosen].tolist(),
-            "stages": [show_step(title, stage[..., None]) for title, stage in stages],
-            "steps": [
-                show_step(title, maps)
-                for title, maps, _ in steps
-                if maps.ndim == 3  # Flattened, they are the same numbers in a row.
-            ],
-        }
-
-
-def show_step(title: str, maps: np.ndarray) -> dict[str, str]:
-    """Return maps (H, W, C) as the page shows them."""
-    picture = HandwrittenNumberClassification.lay_out_maps(maps)
-    size = "x".join(map(str, maps.shape))
-    return {"title": title, "size": size, "picture": as_data_url(picture)}
-
-
-class DrawingHandler(BaseHTTPRequestHandler):
-    """Answers the page's requests, and refuses all others in words."""
-
-    server: DrawingServer
-    timeout = PATIENCE  # of each read, and of sending an answer
-
-    def do_GET(self) -> None:
-        """Send the page, or one of the test images."""
-        if self.is_foreign():
-            return
-        path = self.path.partition("?")[0]
-        if path == "/":
-            self.reply(200, "text/html; charset=utf-8", self.server.page)
-        elif path == "/example":
-            chosen = np.random.default_rng().integers(len(self.server.examples))
-            # On white paper, as what is drawn; large enough to be drawn on.
-            image = 255 - self.server.examples[chosen].repeat(10, 0).repeat(10, 1)
-            self.reply(200, "image/png", as_png(image))
-        else:
-            self.refuse(404, "there is nothing here")
-
-    def do_POST(self) -> None:
-        """Read the picture in the request."""
-        if self.is_foreign():
-            return
-        length = self.headers.get("Content-Length", "")
-        path, _, query = self.path.partition("?")
-        asked = re.fullmatch("(digit=([0-9]{1,4}))?(&stages)?", query)
-        if path != "/read" or not asked:
-            self.refuse(404, "there is nothing here")
-        elif not re.fullmatch("[0-9]{1,12}", length):
-            self.refuse(411, "Content-Length must say how long the picture is")
-        elif int(length) > LARGEST_PICTURE:
-            self.refuse(413, f"a picture must have at most {LARGEST_PICTURE:,} bytes")
-        else:
-            try:
-                picture, chosen = self.rfile.read(int(length)), int(asked[2] or 0)
-                if len(picture) < int(length):
-                    raise ValueError("only a part of it has come")
-                result = self.server.read_in_turn(picture, chosen, bool(asked[3]))
-            except (OSError, ValueError):
-                self.refuse(400, "this is no picture that can be read")
-            else:
-                self.reply(200, "application/json", json.dumps(result).encode())
-
-    def is_foreign(self) -> bool:
-        """Refuse, and return True, where another site's page may have sent this."""
-        hosts, origin = self.server.hosts, self.headers.get("Origin")
-        foreign = self.headers.get("Host") not in hosts or (
-            origin is not None and origin not in {f"http://{host}" for host in hosts}
-        )
-        if foreign:
-            self.refuse(403, "only pages of this server are answered")
-        return foreign
-
-    def refuse(self, status: int, reason: str) -> None:
-        """Send an error in words, and hear no more on this connection."""
-        content = json.dumps({"message": reason}).encode()
-        self.close_connection = True
-        self.reply(status, "application/json", content)
-
-    def reply(self, status: int, kind: str, content: bytes) -> None:
-        """Send an answer that nothing else may be loaded with, and nobody keeps."""
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("Cache-Control", "no-store")
-        self.send_header("X-Content-Type-Options", "nosniff")
-        sources = "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'"
-        inline = "script-src 'unsafe-inline'; style-src 'unsafe-inline'"
-        policy = f"default-src 'none'; {inline}; {sources}"
-        self.send_header("Content-Security-Policy", policy)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing: the terminal is for the user."""
-
-
-def as_png(image: np.ndarray, colours: bytes | None = None) -> bytes:
-    """Return uint8 pixels as a PNG file's bytes: levels, or numbers of colours."""
-    from PIL import Image
-
-    stream, picture = io.BytesIO(), Image.fromarray(image)
-    if colours:
-        picture.putpalette(colours)
-    picture.save(stream, "PNG", compress_level=1)
-    return stream.getvalue()
-
-
-def as_data_url(picture: np.ndarray) -> str:
-    """Return a picture of numbers in the colours of the figures, as an address."""
-    largest = np.nanmax(np.abs(picture)) or 1
-    if np.nanmin(picture) < 0:
-        shares, colours = 0.5 + 0.5 * picture / largest, colour_table(*SIGNED)
-    else:
-        shares, colours = picture / largest, colour_table(*UNSIGNED)
-    levels = np.where(np.isnan(shares), 0, 1 + np.rint(254 * shares))
-    png = as_png(levels.astype(np.uint8), colours)
-    return "data:image/png;base64," + base64.b64encode(png).decode()
-
-
-@cache
-def colour_table(name: str, between: str) -> bytes:
-    """Return 256 colours, RGB: the first for what lies between tiles, then a map's."""
-    from matplotlib import colormaps, colors
-
-    table = colormaps[name](np.linspace(0, 1, 255))[:, :3]
-    table = np.vstack([colors.to_rgb(between), table])
-    return np.rint(255 * table).astype(np.uint8).tobytes()
 
 
 # ------------------------------------------------------------------------ Files, tables

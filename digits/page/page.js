@@ -1,71 +1,3 @@
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Draw digits</title>
-<style>
-  :root { --ink: #1b1b1b; --ground: #fff; --soft: #767676; --line: #c9c9c9; --bar: #1f77b4; }
-  @media (prefers-color-scheme: dark) {
-    :root { --ink: #ececec; --ground: #181818; --soft: #a0a0a0; --line: #4a4a4a; --bar: #5aa9e6; }
-  }
-  * { box-sizing: border-box; }
-  body { margin: 0 auto; padding: 1rem; max-width: 62rem; color: var(--ink);
-         background: var(--ground); font: 1rem/1.4 system-ui, sans-serif; }
-  h1 { font-size: 1.3rem; margin: 0 0 .8rem; }
-  h2 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
-  .top { display: flex; flex-wrap: wrap; gap: 1.2rem 2rem; }
-  .sheet { position: relative; width: min(100%, 280px); }
-  canvas { width: 100%; aspect-ratio: 1; display: block; background: #fff;
-           border: 1px solid var(--line); touch-action: none; cursor: crosshair; }
-  #boxes div { position: absolute; border: 2px solid #1f77b4; pointer-events: none; }
-  #boxes div.chosen { border-color: #d62728; }
-  #digits button[aria-pressed=true] { border-color: var(--bar); font-weight: 700; }
-  #digits { margin-bottom: .8rem; }
-  #digits:empty, #found:empty { display: none; }
-  button { font: inherit; padding: .45rem .8rem; margin: .5rem .3rem 0 0; color: inherit;
-           background: transparent; border: 1px solid var(--line); border-radius: .3rem; }
-  canvas:focus-visible, button:focus-visible { outline: 3px solid var(--bar); }
-  .help { color: var(--soft); font-size: .85rem; max-width: 280px; margin: .5rem 0 0; }
-  #answer { display: block; font-size: 1.6rem; min-height: 2.4rem; font-weight: 600; }
-  .bars { display: grid; grid-template-columns: 1.2rem 14rem 4rem; gap: .2rem .6rem;
-          align-items: center; font-variant-numeric: tabular-nums; }
-  .bars > div { height: 1.1rem; border-left: 1px solid var(--line); }
-  .fill { height: 100%; width: 0; background: var(--bar); }
-  .share { text-align: right; }
-  .row { display: flex; flex-wrap: wrap; gap: 1rem; }
-  figure { margin: 0; width: 150px; font-size: .8rem; }
-  figure img { width: 150px; image-rendering: pixelated; display: block; }
-  #found figure, #found img { width: min(220px, 100%); image-rendering: auto; }
-  figcaption span { color: var(--soft); display: block; }
-</style>
-</head>
-<body>
-<h1>Draw digits, or show a photograph of some</h1>
-<div class="top">
-  <div>
-    <div class="sheet">
-      <canvas id="paper" width="280" height="280" tabindex="0" role="img"
-        aria-label="Paper to draw on. With the keyboard: arrows move the pen, space lifts and lowers it."></canvas>
-      <div id="boxes"></div>
-    </div>
-    <button id="undo">Undo</button><button id="clear">Clear</button><button id="example">Example</button><button id="open">Picture …</button>
-    <input id="file" type="file" accept="image/*" hidden>
-    <p class="help">Mouse, pen or finger; or focus the paper, lower and lift the pen with the
-      space bar and move it with the arrow keys. A picture, such as a photograph of digits on
-      paper, can be opened or dropped here.</p>
-  </div>
-  <div>
-    <output id="answer" aria-live="polite">draw a digit</output>
-    <div id="digits" role="group" aria-label="The digits found; choose one to look at"></div>
-    <div class="bars" id="bars"></div>
-  </div>
-</div>
-<h2>What the network sees, layer by layer</h2>
-<div id="steps" class="row"></div>
-<div id="found"></div>
-<script>
 "use strict";
 const paper = document.getElementById("paper"), pen = paper.getContext("2d");
 const answer = document.getElementById("answer"), bars = document.getElementById("bars");
@@ -282,6 +214,3 @@ for (let digit = 0; digit < 10; digit++) {
   rows.push({name, fill, share});
 }
 change();
-</script>
-</body>
-</html>
