@@ -180,9 +180,9 @@ def plot_kernels(
     A kernel of several channels is a column of tiles. Without any convolution the
     weights of the dense layer are drawn, which are kernels as large as the map.
     """
-    layers = range(max(len(model.kernels), 1))
-    if layer not in layers:
-        required = f"layer must be in 0..{len(layers) - 1}, as there are kernels"
+    layers = max(len(model.kernels), 1)
+    if layer not in range(layers):
+        required = f"layer must be below {layers}, the number of those with kernels"
         raise ValueError(f"{required}; got {layer!r}")
     if model.kernels:
         tokens = [la.token for la in model.layers if la.kind == "convolution"]
