@@ -22,8 +22,8 @@ def rng():
 
 @pytest.fixture(scope="session")
 def digits():
-    """Return the embedded digits, as run.py loads them."""
-    from run import DIGITS, read_data
+    """Return the embedded digits, as `load_data` returns them."""
+    from digits.mnist import DIGITS, read_data
 
     return read_data(DIGITS)
 

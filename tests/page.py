@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from digits.mnist import DIGITS
+
 ROOT = Path(__file__).parents[1]
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
@@ -16,7 +18,7 @@ BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 def serving(model: Path) -> Iterator[tuple[subprocess.Popen, str]]:
     """Start the program, and yield its process, and its host and port."""
     command = [sys.executable, str(ROOT / "run.py"), "draw", "--no-browser"]
-    command += ["--model", str(model), "--data", str(ROOT / "data" / "digits.npz")]
+    command += ["--model", str(model), "--data", str(DIGITS)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, **pipes, text=True) as server:
         try:

@@ -3,11 +3,11 @@
 import benchmark
 import numpy as np
 import pytest
-from conftest import ROOT
 
+from digits.mnist import DIGITS
 from handwritten_classifier import HandwrittenNumberClassification
 
-DIGITS = str(ROOT / "data" / "digits.npz")
+DATA = str(DIGITS)
 
 
 @pytest.mark.parametrize("architecture", benchmark.NETWORKS[2:4])
@@ -16,18 +16,18 @@ def test_the_systems_build_and_train_equal_networks(architecture, label_smoothin
     settings = {"architecture": architecture, "label_smoothing": label_smoothing}
     model = HandwrittenNumberClassification(**settings)
     expected = sum(array.size for array in model.parameters.values())
-    keras = benchmark.KerasSystem(DIGITS)
+    keras = benchmark.KerasSystem(DATA)
     keras.build(settings)
     assert keras.model.count_params() == expected
     keras.train(64)
-    numpy = benchmark.NumpySystem(DIGITS)
+    numpy = benchmark.NumpySystem(DATA)
     numpy.build(settings)
     numpy.train(64)
     assert len(numpy.model.history["loss"]) == 1
 
 
 def test_all_systems_have_the_same_images():
-    images, labels = benchmark.load_floats(DIGITS)
+    images, labels = benchmark.load_floats(DATA)
     assert images.shape == (20_000, 28, 28, 1)
     assert images.dtype == np.float32
     assert images.max() == 1
@@ -36,7 +36,7 @@ def test_all_systems_have_the_same_images():
 
 def test_pytorch_has_the_equal_network():
     pytest.importorskip("torch", reason="PyTorch is not installed")
-    torch = benchmark.TorchSystem(DIGITS)
+    torch = benchmark.TorchSystem(DATA)
     for architecture in benchmark.NETWORKS:
         torch.build({"architecture": architecture})
         model = HandwrittenNumberClassification(architecture)

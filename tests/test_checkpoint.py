@@ -17,6 +17,7 @@ import pytest
 from conftest import ROOT
 from numpy.testing import assert_array_equal
 
+from digits.mnist import DIGITS
 from handwritten_classifier import HandwrittenNumberClassification
 
 # Everything that training can hold: momentum, a mean, a schedule, random distortions.
@@ -100,7 +101,7 @@ def call_before_step(monkeypatch, number, call):
 class TestKilled:
     def start(self, folder, final):
         """Start to train, or to go on, and return the process as it begins to."""
-        digits, checkpoint = ROOT / "data" / "digits.npz", folder / "checkpoint.npz"
+        digits, checkpoint = DIGITS, folder / "checkpoint.npz"
         command = [sys.executable, "-c", TRAIN, digits, checkpoint, folder / final]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert process.stdout.readline() == "begins\n"

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from digits.figures import plot_distortions
 from handwritten_classifier import HandwrittenNumberClassification
 
 
@@ -170,7 +171,7 @@ class TestTraining:
         images, labels = digits.train_images[:100], digits.train_labels[:100]
         first = self.fit(images, labels, augment=True)
         second = self.fit(images, labels, augment=True)
-        figure = second.plot_distortions(images)
+        figure = plot_distortions(second, images)
         assert len(figure.axes) == 60
         second.distort(images)
         first.partial_fit(images, labels)

@@ -14,11 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from numpy.testing import assert_allclose
 from page import BROWSER, DRIVER, browsing, serving
 from PIL import Image
 
 import run
+from digits.mnist import DIGITS, read_data
+from digits.page.server import DrawingServer
+from digits.pictures import name_digits, prepare_image
 from handwritten_classifier import HandwrittenNumberClassification
 
 
@@ -72,16 +76,16 @@ class TestServer:
         assert status == 200
         result = json.loads(content)
         model = HandwrittenNumberClassification.load(model_path)
-        expected = model.predict_proba(model.prepare_image(picture))
+        expected = model.predict_proba(prepare_image(picture))
         assert_allclose(result["probabilities"], expected[0], rtol=1e-5)
-        assert result["names"] == model.name_digits(expected)
+        assert result["names"] == name_digits(expected)
         assert result["message"].startswith(f"{result['names'][0]} (")
         sizes = [step["size"] for step in result["steps"]]
         assert sizes[:3] == ["28x28x1", "24x24x12", "8x8x12"]
         seen = result["steps"][0]["picture"].partition("base64,")[2]
         with Image.open(io.BytesIO(base64.b64decode(seen))) as image:
             shown = np.asarray(image.convert("L")) / 255
-        assert_allclose(shown, model.prepare_image(picture)[0, ..., 0], atol=0.01)
+        assert_allclose(shown, prepare_image(picture)[0, ..., 0], atol=0.01)
 
     def test_an_empty_paper_is_no_digit(self, address):
         status, content = ask(
@@ -127,7 +131,8 @@ class TestServer:
             ("POST", "/read", b"1", {"Origin": "http://digits.example"}, 403),
             ("POST", "/read", b"1", {"Origin": "null"}, 403),
             ("GET", "/../run.py", None, {}, 404),
-            ("GET", "/data/digits.npz", None, {}, 404),
+            ("GET", "/digits/digits.npz", None, {}, 404),
+            ("GET", "/server.py", None, {}, 404),
             ("POST", "/", b"1", {}, 404),
             ("POST", "/read?digit=-1", b"1", {}, 404),
             ("POST", "/read?digit=0&stages=2", b"1", {}, 404),
@@ -148,13 +153,13 @@ class TestServer:
         assert ask(address, "GET", "/")[0] == 200
 
     def test_only_this_machine_is_served_and_nothing_else_is_loaded(self, address):
-        server = run.DrawingServer(
-            0, HandwrittenNumberClassification(), run.read_data(run.DIGITS).test_images
+        server = DrawingServer(
+            0, HandwrittenNumberClassification(), read_data(DIGITS).test_images
         )
         assert server.server_address[0] == "127.0.0.1"
         server.server_close()
         page = ask(address, "GET", "/")[1].decode()
-        assert page == run.PAGE.read_text(encoding="utf-8")
+        assert page == (ROOT / "digits/page/index.html").read_text(encoding="utf-8")
         assert not re.search(r"(https?:)?//[a-z]+\.", page)
         connection = http.client.HTTPConnection(address)
         connection.request("GET", "/")
@@ -168,7 +173,7 @@ class TestClients:
     @pytest.fixture
     def server(self, digits):
         model = HandwrittenNumberClassification()
-        with run.DrawingServer(0, model, digits.test_images[:1]) as server:
+        with DrawingServer(0, model, digits.test_images[:1]) as server:
             thread = threading.Thread(target=server.serve_forever, args=(0.01,))
             thread.start()
             yield server
@@ -188,7 +193,7 @@ class TestClients:
             time.sleep(0.01)
 
     def test_who_sends_a_byte_now_and_then_is_cut_off(self, server, monkeypatch):
-        monkeypatch.setattr(run, "PATIENCE", 0.5)
+        monkeypatch.setattr("digits.page.server.PATIENCE", 0.5)
         with self.connect(server) as connection:
             began = time.monotonic()
             connection.settimeout(0.02)
@@ -204,7 +209,7 @@ class TestClients:
     def test_a_picture_of_which_a_part_does_not_come_is_refused(
         self, server, monkeypatch
     ):
-        monkeypatch.setattr(run, "PATIENCE", 0.5)
+        monkeypatch.setattr("digits.page.server.PATIENCE", 0.5)
         address, drawing = f"127.0.0.1:{server.server_port}", np.eye(28) * 255
         picture = as_png(drawing.astype(np.uint8))
         assert ask(address, "POST", "/read", picture)[0] == 200
@@ -212,7 +217,7 @@ class TestClients:
         assert ask(address, "POST", "/read", picture, **short)[0] == 400
 
     def test_no_more_than_the_most_are_at_work(self, server, monkeypatch):
-        monkeypatch.setattr(run, "MOST_AT_ONCE", 2)
+        monkeypatch.setattr("digits.page.server.MOST_AT_ONCE", 2)
         before = threading.active_count()
         with contextlib.ExitStack() as stack:
             for _ in range(5):
@@ -225,8 +230,8 @@ class TestClients:
     def test_those_who_wait_are_answered_once_the_slow_are_cut_off(
         self, server, monkeypatch
     ):
-        monkeypatch.setattr(run, "MOST_AT_ONCE", 1)
-        monkeypatch.setattr(run, "PATIENCE", 0.5)
+        monkeypatch.setattr("digits.page.server.MOST_AT_ONCE", 1)
+        monkeypatch.setattr("digits.page.server.PATIENCE", 0.5)
         with self.connect(server):
             self.wait_for(lambda: server.arrivals)
             began = time.monotonic()
@@ -240,7 +245,7 @@ class TestClients:
             connection.sendall(head.encode())
             began = time.monotonic()
             with connection.makefile("rb") as answer:
-                assert answer.read().endswith(server.page)
+                assert answer.read().endswith(server.files["/"][0])
             assert time.monotonic() - began < 5
 
     def test_who_leaves_is_not_spoken_of(self, server, monkeypatch, capsys):
@@ -262,12 +267,12 @@ class TestClients:
         assert capsys.readouterr().err == ""
 
     def test_an_error_of_our_own_is_shown_and_it_goes_on(self, server, capsys):
-        server.page = None
+        files, server.files = server.files, None
         with pytest.raises(http.client.RemoteDisconnected):
             self.ask(server)
         self.wait_for(lambda: not server.arrivals)
         assert "TypeError" in capsys.readouterr().err
-        server.page = b"mended"
+        server.files = files
         assert self.ask(server) == 200
 
     def test_at_its_end_what_is_under_way_is_still_answered(self, digits, monkeypatch):
@@ -276,7 +281,7 @@ class TestClients:
             return {"steps": "x" * 20_000_000}
 
         before, model = threading.active_count(), HandwrittenNumberClassification()
-        server = run.DrawingServer(0, model, digits.test_images[:1])
+        server = DrawingServer(0, model, digits.test_images[:1])
         monkeypatch.setattr(server, "read_drawing", read_slowly)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -293,7 +298,7 @@ class TestClients:
 
     def test_its_end_waits_for_no_client_and_leaves_no_thread(self, digits):
         before, model = threading.active_count(), HandwrittenNumberClassification()
-        server = run.DrawingServer(0, model, digits.test_images[:1])
+        server = DrawingServer(0, model, digits.test_images[:1])
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         with self.connect(server):
@@ -307,16 +312,16 @@ class TestClients:
 
 
 def test_ctrl_c_comes_between_no_two_steps_of_an_answer(model_path, monkeypatch):
-    process_request = run.DrawingServer.process_request
+    process_request = DrawingServer.process_request
 
     def process_and_interrupt(*arguments):
         signal.raise_signal(signal.SIGINT)
         process_request(*arguments)
 
-    monkeypatch.setattr(run.DrawingServer, "process_request", process_and_interrupt)
+    monkeypatch.setattr(DrawingServer, "process_request", process_and_interrupt)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = ["draw", "--no-browser", "--port", str(port), "--data", str(run.DIGITS)]
+    command = ["draw", "--no-browser", "--port", str(port), "--data", str(DIGITS)]
 
     def ask_once_it_is_there():
         while True:
@@ -340,7 +345,7 @@ def test_a_browser_in_the_terminal_is_served_while_it_is_open(model_path, monkey
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr("webbrowser.open", browse)
-    command = ["draw", "--data", str(run.DIGITS), "--model", str(model_path)]
+    command = ["draw", "--data", str(DIGITS), "--model", str(model_path)]
     assert run.main(command) == run.INTERRUPTED
     assert seen == [200]
 

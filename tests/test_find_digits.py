@@ -9,9 +9,9 @@ from handwriting import LIGHTS, PAPERS, PENS, take_picture
 from numpy.testing import assert_allclose, assert_array_equal
 
 import run
+from digits.figures import plot_reading
+from digits.pictures import find_digits, name_digits
 from handwritten_classifier import HandwrittenNumberClassification
-
-find_digits = HandwrittenNumberClassification.find_digits
 
 
 @pytest.fixture(scope="module")
@@ -201,9 +201,9 @@ def test_an_empty_sheet_shows_no_digit(rng):
 class TestFigure:
     def test_it_shows_boxes_stages_and_readings(self, model, digits):
         sheet, _ = lay_out(digits.test_images[:3])
-        figure = model.plot_reading(sheet)
+        figure = plot_reading(model, sheet)
         found = find_digits(sheet)
-        names = model.name_digits(model.predict_proba(found.images))
+        names = name_digits(model.predict_proba(found.images))
         above, below = figure.subfigs
         titles = [panel.get_title() for panel in above.axes]
         assert titles == list(found.stages)
@@ -224,9 +224,9 @@ class TestFigure:
         sheet, _ = lay_out(digits.test_images[:45], scale=2, columns=9, gap=8)
         count = len(find_digits(sheet).boxes)
         assert count > 40
-        title = model.plot_reading(sheet).subfigs[1].get_suptitle()
+        title = plot_reading(model, sheet).subfigs[1].get_suptitle()
         assert title.endswith(f", the first 40 of {count}")
 
     def test_doubt_begins_below_its_threshold(self, model):
         shares = np.array([[0.69, 0.31], [0.29, 0.71]])
-        assert model.name_digits(shares) == ["0?", "1"]
+        assert name_digits(shares) == ["0?", "1"]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from digits.keras_twin import from_keras, to_keras
 from handwritten_classifier import HandwrittenNumberClassification
 
 keras = pytest.importorskip("tensorflow").keras
@@ -82,14 +83,14 @@ def test_to_keras_gives_an_equal_model(digits, architecture, dtype):
     model = HandwrittenNumberClassification(architecture, dtype=dtype)
     model.fit(digits.train_images[:200], digits.train_labels[:200], verbose=0)
     images = digits.test_images[:50, :, :, np.newaxis] / dtype(255)
-    found = model.to_keras()(images).numpy()
+    found = to_keras(model)(images).numpy()
     assert found.dtype == dtype
     assert_allclose(found, model.predict_proba(images), rtol=1e-4, atol=1e-6)
 
 
 def test_to_keras_takes_a_copy():
     model = HandwrittenNumberClassification("10N")
-    twin = model.to_keras()
+    twin = to_keras(model)
     images = np.random.default_rng(0).random((5, 28, 28, 1), dtype=np.float32)
     before = twin(images).numpy()
     model.fit(images, np.arange(5), verbose=0)
@@ -113,7 +114,7 @@ def test_from_keras_brings_it_back(rng, architecture, dtype):
     )
     for bias in (*model.biases, model.B_dense):
         bias[...] = rng.normal(size=bias.shape)
-    back = HandwrittenNumberClassification.from_keras(model.to_keras(), lr=0.5, seed=3)
+    back = from_keras(to_keras(model), lr=0.5, seed=3)
     for name, array in model.parameters.items():
         assert_array_equal(back.parameters[name], array, err_msg=name)
         assert back.parameters[name].dtype == dtype
@@ -124,11 +125,11 @@ def test_from_keras_brings_it_back(rng, architecture, dtype):
 
 def test_it_trains_on_in_keras_and_comes_back(digits):
     model = HandwrittenNumberClassification("4C5-MP3-10N")
-    twin = model.to_keras()
+    twin = to_keras(model)
     twin.compile("sgd", "sparse_categorical_crossentropy")
     images = digits.train_images[:200, ..., np.newaxis] / np.float32(255)
     twin.fit(images, digits.train_labels[:200], verbose=0)
-    back = HandwrittenNumberClassification.from_keras(twin)
+    back = from_keras(twin)
     expected = twin.predict(images, verbose=0)
     assert_allclose(back.predict_proba(images), expected, rtol=1e-4, atol=1e-6)
     assert np.abs(back.W_dense - model.W_dense).max() > 0
@@ -162,7 +163,7 @@ def test_from_keras_takes_what_others_build(rng, number):
     twin = keras_models()[number]
     twin.set_weights([rng.normal(size=w.shape) / 3 for w in twin.get_weights()])
     images = rng.random((6, *twin.inputs[0].shape[1:]), dtype=np.float32)
-    model = HandwrittenNumberClassification.from_keras(twin)
+    model = from_keras(twin)
     expected = twin.predict(images, verbose=0)
     assert_allclose(model.predict_proba(images), expected, rtol=1e-4, atol=1e-6)
 
@@ -192,7 +193,7 @@ def test_a_layer_that_cannot_be_taken_is_named(build, message):
     chain = [*build(layers), layers.Flatten(), layers.Dense(10, "softmax")]
     model = keras.Sequential([keras.Input((28, 28, 1)), *chain])
     with pytest.raises(ValueError, match=f"model must be a chain of .*{message}"):
-        HandwrittenNumberClassification.from_keras(model)
+        from_keras(model)
 
 
 def test_a_model_that_is_no_chain_or_no_classifier_is_refused():
@@ -207,7 +208,7 @@ def test_a_model_that_is_no_chain_or_no_classifier_is_refused():
         (layers.Softmax()(flow), "one activation must be enough"),
     ):
         with pytest.raises(ValueError, match=message):
-            HandwrittenNumberClassification.from_keras(keras.Model(first, output))
+            from_keras(keras.Model(first, output))
     model = keras.Sequential([layers.Conv2D(2, 3)])
     with pytest.raises(ValueError, match="model must take images"):
-        HandwrittenNumberClassification.from_keras(model)
+        from_keras(model)

@@ -1,4 +1,4 @@
-"""A little of the loads that tests/load.py puts the project under at full size."""
+"""A little of the loads that `load.py` puts the project under at full size."""
 
 import load
 import pytest

@@ -13,7 +13,7 @@ import mutate
 
 
 def try_mutants_of_relu(tests):
-    command = [sys.executable, "tests/mutate.py", "relu", "--tests", tests]
+    command = [sys.executable, "tests/programs/mutate.py", "relu", "--tests", tests]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 

@@ -16,6 +16,14 @@ import pytest
 from conftest import ROOT
 from numpy.testing import assert_allclose, assert_array_equal
 
+from digits.figures import (
+    plot_confusion,
+    plot_distortions,
+    plot_history,
+    plot_kernels,
+    plot_mistakes,
+    plot_steps,
+)
 from handwritten_classifier import HandwrittenNumberClassification
 
 SMALL = {"input_shape": (8, 8, 1)}
@@ -448,7 +456,7 @@ class TestTraining:
         assert {len(values) for values in model.history.values()} == {4}
         given = [loss is not None for loss in model.history["val_loss"]]
         assert given == [False, False, True, False]
-        line = model.plot_history().axes[0].lines[1]
+        line = plot_history(model).axes[0].lines[1]
         assert_array_equal(line.get_xdata()[~np.isnan(line.get_ydata())], [3])
 
     def test_two_models_share_no_state(self, examples):
@@ -1094,29 +1102,29 @@ class TestLookingInside:
     def test_kernels_that_are_not_there_are_not_drawn(self, architecture, layer):
         model = HandwrittenNumberClassification(architecture, **SMALL)
         with pytest.raises(ValueError, match=r"layer must be below 1, .*; got 1"):
-            model.plot_kernels(layer)
+            plot_kernels(model, layer)
 
     def test_gradients_are_drawn_as_signed_even_if_none_is_negative(self, examples):
         images, labels = examples
-        figure = small_model().plot_steps(0 * images[0], labels[0])
+        figure = plot_steps(small_model(), 0 * images[0], labels[0])
         for panel in figure.subfigs[1].axes:
             for drawn in panel.images:
                 assert drawn.get_cmap().name == "coolwarm"
                 assert drawn.norm.vmin == -drawn.norm.vmax
 
-    @pytest.mark.parametrize("plot", ["plot_confusion", "plot_mistakes"])
+    @pytest.mark.parametrize("plot", [plot_confusion, plot_mistakes])
     def test_wrong_labels_are_drawn_by_no_figure(self, examples, plot):
         images, labels = examples
         for wrong in (labels - 1, labels[:, np.newaxis], labels[:-1], labels + 0.5):
             with pytest.raises((ValueError, TypeError), match="labels must"):
-                getattr(small_model(), plot)(images, wrong)
+                plot(small_model(), images, wrong)
 
     def test_images_of_two_channels_are_drawn_in_grey(self, rng):
         model = HandwrittenNumberClassification("3N", input_shape=(8, 8, 2))
         images, labels = rng.random((9, 8, 8, 2)), rng.integers(0, 3, size=9)
-        figure = model.plot_mistakes(images, labels)
+        figure = plot_mistakes(model, images, labels)
         assert figure.axes[0].images[0].get_array().shape == (8, 8)
-        model.plot_distortions(images)
+        plot_distortions(model, images)
 
     def test_the_summary_is_a_table_of_the_layers(self):
         lines = (
@@ -1166,12 +1174,12 @@ class TestLookingInside:
         model.fit(*examples, validation_data=examples, verbose=0)
         for number, draw in enumerate(
             (
-                model.plot_history,
-                model.plot_kernels,
-                lambda **f: model.plot_confusion(*examples, **f),
-                lambda **f: model.plot_mistakes(*examples, **f),
-                lambda **f: model.plot_steps(examples[0][0], **f),
-                lambda **f: model.plot_steps(examples[0][0], label=2, **f),
+                lambda **f: plot_history(model, **f),
+                lambda **f: plot_kernels(model, **f),
+                lambda **f: plot_confusion(model, *examples, **f),
+                lambda **f: plot_mistakes(model, *examples, **f),
+                lambda **f: plot_steps(model, examples[0][0], **f),
+                lambda **f: plot_steps(model, examples[0][0], label=2, **f),
             )
         ):
             figure = Figure()
@@ -1182,21 +1190,21 @@ class TestLookingInside:
 
     def test_the_confusion_counts_every_image(self, examples):
         model = small_model()
-        panel = model.plot_confusion(*examples).axes[0]
+        panel = plot_confusion(model, *examples).axes[0]
         assert sum(int(text.get_text()) for text in panel.texts) == 50
 
     def test_the_mistakes_are_the_most_confident_ones(self, examples):
         model = small_model()
         probabilities = np.array([[0.9, 0.1, 0], [0.2, 0.8, 0], [0.4, 0.6, 0]])
         images, labels = examples[0][:3], np.array([1, 1, 0])
-        figure = model.plot_mistakes(images, labels, probabilities)
+        figure = plot_mistakes(model, images, labels, probabilities)
         titles = [panel.get_title() for panel in figure.axes if panel.get_title()]
         assert titles == ["seen 0 (90.0%)\ntrue 1", "seen 1 (60.0%)\ntrue 0"]
 
     def test_the_steps_are_those_of_the_network(self, examples):
         model = HandwrittenNumberClassification("3C3-2C2-MP2-4N-3N", **SMALL)
         before, image = snapshot(model), examples[0][:1]
-        with_label = model.plot_steps(image, label=2)
+        with_label = plot_steps(model, image, label=2)
         assert_same_parameters(model, before)
         titles = [panel.get_title() for panel in with_label.axes if panel.get_title()]
         assert [title.partition(". ")[2] for title in titles] == [
@@ -1226,13 +1234,13 @@ class TestLookingInside:
         kernel = model.compute_gradients(image, [2])[1]["kernels.0"]
         drawn = with_label.subfigs[1].axes[9].images[0].get_array()
         assert_array_equal(drawn[1:4, 1:4], kernel[0, 0])
-        alone = model.plot_steps(image[0])
+        alone = plot_steps(model, image[0])
         assert len([p for p in alone.axes if p.get_title()]) == 10
 
     def test_the_winners_are_marked_where_they_stood(self):
         model = HandwrittenNumberClassification("MP2-3N", input_shape=(4, 4, 1))
         image = np.array([[1, 3, 2, 2], [0, 1, 2, 1], [5, 0, 0, 0], [2, 5, 0, 4.0]])
-        panel = model.plot_steps(image).axes[0]
+        panel = plot_steps(model, image).axes[0]
         assert "winners dotted" in panel.get_xlabel()
         marked = {(y, x) for x, y in panel.collections[0].get_offsets().data.tolist()}
         assert marked == {(0, 1), (0, 2), (2, 0), (3, 3)}
@@ -1240,14 +1248,14 @@ class TestLookingInside:
     def test_steps_are_drawn_of_a_single_image_only(self, examples):
         model = small_model()
         with pytest.raises(ValueError, match="image must be a single one; got 50"):
-            model.plot_steps(examples[0])
+            plot_steps(model, examples[0])
         with pytest.raises(ValueError, match=r"label must be in 0\.\.2; got 3"):
-            model.plot_steps(examples[0][0], label=3)
+            plot_steps(model, examples[0][0], label=3)
         with pytest.raises(ValueError, match=r"image must have shape \(B, 8, 8, 1\)"):
-            model.plot_steps(np.zeros((7, 8)))
+            plot_steps(model, np.zeros((7, 8)))
 
     def test_an_untrained_model_has_an_empty_history_to_draw(self):
-        for panel in small_model().plot_history().axes:
+        for panel in plot_history(small_model()).axes:
             assert [text.get_text() for text in panel.texts] == [
                 "no epoch is finished yet"
             ]

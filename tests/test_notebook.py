@@ -4,23 +4,26 @@ import pytest
 from conftest import ROOT
 from test_readme import blocks, draw_seven
 
+from digits.mnist import DIGITS
+
 nbclient = pytest.importorskip("nbclient")
 nbformat = pytest.importorskip("nbformat")
 
 CELLS = (
     "from handwritten_classifier import HandwrittenNumberClassification\n"
-    "from run import load_data\n"
+    "from digits.figures import plot_kernels\n"
+    "from digits.mnist import load_data\n"
     "data = load_data()\n"
     "model = HandwrittenNumberClassification('4C5-MP4-10N', lr=0.1)",
     "model.fit(data.train_images, data.train_labels, epochs=2);",
     "model",
-    "model.plot_kernels()",
+    "plot_kernels(model)",
 )
 
 
 @pytest.mark.filterwarnings("default")  # of the client's own libraries
 def test_a_notebook_shows_bar_table_and_figure(monkeypatch):
-    monkeypatch.setenv("MNIST_PATH", str(ROOT / "data" / "digits.npz"))
+    monkeypatch.setenv("MNIST_PATH", str(DIGITS))
     notebook = nbformat.v4.new_notebook()
     notebook.cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
     resources = {"metadata": {"path": str(ROOT)}}
@@ -38,7 +41,7 @@ def test_a_notebook_shows_bar_table_and_figure(monkeypatch):
 
 @pytest.mark.filterwarnings("default")
 def test_the_readme_s_walk_through_runs_cell_by_cell(monkeypatch, tmp_path):
-    monkeypatch.setenv("MNIST_PATH", str(ROOT / "data" / "digits.npz"))
+    monkeypatch.setenv("MNIST_PATH", str(DIGITS))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     draw_seven(tmp_path)
     notebook = nbformat.v4.new_notebook()

@@ -5,9 +5,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
+from digits.mnist import read_data
+from digits.pictures import imitate_mnist, prepare_image
 from handwritten_classifier import HandwrittenNumberClassification
-
-prepare_image = HandwrittenNumberClassification.prepare_image
 
 
 def picture(height=120, width=90, top=20, left=15):
@@ -155,7 +155,7 @@ def test_a_wrong_picture_is_named(image, error, message):
 )
 def test_what_is_no_ink_imitates_no_digit(ink):
     with pytest.raises(ValueError, match="ink must be finite"):
-        HandwrittenNumberClassification.imitate_mnist(ink)
+        imitate_mnist(ink)
 
 
 def test_digits_as_large_as_a_photograph_are_read_as_the_small_ones_are(digits):
@@ -168,8 +168,6 @@ def test_digits_as_large_as_a_photograph_are_read_as_the_small_ones_are(digits):
 
 
 def test_mnist_is_left_as_it_is(mnist_path):
-    from run import read_data
-
     images = read_data(mnist_path).train_images[-500:]
     prepared = np.concatenate([prepare_image(image) for image in images])[..., 0]
     assert np.abs(prepared - images / 255).mean() < 0.01

@@ -8,6 +8,8 @@ from conftest import ROOT
 from numpy.testing import assert_allclose
 from PIL import Image
 
+from digits.mnist import DIGITS
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -31,7 +33,7 @@ def names(tmp_path_factory):
     defined = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setenv("MNIST_PATH", str(ROOT / "data" / "digits.npz"))
+        patch.setenv("MNIST_PATH", str(DIGITS))
         for block in blocks():
             if "import dask" in block:  # tests/test_dask.py
                 continue

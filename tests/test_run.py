@@ -16,9 +16,11 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 import run
+from digits.figures import plot_comparison
+from digits.mnist import DIGITS, load_data, read_data, split_training
+from digits.pictures import name_digits
 from handwritten_classifier import HandwrittenNumberClassification
 
-DIGITS = ROOT / "data" / "digits.npz"
 FIGURES = {"training.png", "kernels.png", "confusion.png", "mistakes.png"}
 RESULTS = {"model.npz", "metrics.json"} | FIGURES
 UNFINISHED = {"checkpoint.npz", "checkpoint.json"}
@@ -112,7 +114,7 @@ class TestTrain:
         assert metrics["test_accuracy"] > 0.75
         assert f"{metrics['test_accuracy']:.2%}" in done.stdout
         model = HandwrittenNumberClassification.load(tmp_path / "a" / "b" / "model.npz")
-        data = run.read_data(DIGITS)
+        data = read_data(DIGITS)
         loss, accuracy = model.evaluate(data.test_images, data.test_labels)
         assert accuracy == metrics["test_accuracy"]
         assert loss == pytest.approx(metrics["test_loss"], rel=1e-5)
@@ -375,7 +377,7 @@ class TestResume:
     ):
         self.kill(environment, folder, epoch=1)
         model = HandwrittenNumberClassification.load(folder / "checkpoint.npz")
-        split = run.split_training(run.read_data(DIGITS), 500, 100)
+        split = split_training(read_data(DIGITS), 500, 100)
         model.fit(split.images, split.labels, validation_data=split.held_out, verbose=0)
         model.save(folder / "checkpoint.npz")
         done = program("--resume", "--output", "a b")
@@ -611,7 +613,7 @@ class TestCompare:
     def test_the_figure_shows_training_beside_test_for_each(self):
         row = {"train_loss": 0.1, "test_loss": 0.2, "train_accuracy": 0.97}
         results = [row | {"architecture": a, "test_accuracy": 0.96} for a in "ABC"]
-        figure = run.draw_comparison(results)
+        figure = plot_comparison(results)
         titles = [panel.get_title() for panel in figure.axes]
         assert titles == ["Accuracy vs. Configuration", "Loss vs. Configuration"]
         ticks = [text.get_text() for text in figure.axes[0].get_yticklabels()]
@@ -627,7 +629,7 @@ class TestCompare:
 
     def test_results_that_lie_close_together_can_be_read_off_the_axis(self):
         row = {"architecture": "A", "train_accuracy": 0.9834, "test_accuracy": 0.9822}
-        figure = run.draw_comparison([row | {"train_loss": 0.112, "test_loss": 0.113}])
+        figure = plot_comparison([row | {"train_loss": 0.112, "test_loss": 0.113}])
         ticks = [
             [text.get_text() for text in panel.get_xticklabels()]
             for panel in figure.axes
@@ -687,7 +689,7 @@ class TestPredict:
         done = program("predict", "row.png", "other/row.png", "--output", "seen")
         assert done.returncode == 0, done.stderr
         model = HandwrittenNumberClassification.load(tmp_path / "results" / "model.npz")
-        names = model.name_digits(model.predict_proba(digits.test_images[chosen]))
+        names = name_digits(model.predict_proba(digits.test_images[chosen]))
         lines = done.stdout.splitlines()
         assert [line.split()[1] for line in lines[2:8]] == 2 * names
         figures = ["seen/read-row.png.png", "seen/read-row.png-2.png"]
@@ -754,7 +756,7 @@ class TestData:
 
     def test_a_keras_file(self, tmp_path, arrays):
         np.savez(tmp_path / "mnist.npz", **arrays)
-        data = run.load_data(tmp_path / "mnist.npz")
+        data = load_data(tmp_path / "mnist.npz")
         self.check(data, arrays)
         assert not data.embedded
 
@@ -775,7 +777,7 @@ class TestData:
             path = tmp_path / f"{part}{dot}{kind}-ubyte{'.gz' if zipped else ''}"
             path.write_bytes(gzip.compress(content) if zipped else content)
         (tmp_path / "train-images-idx3-ubyte-folder").mkdir()  # Some archives have one.
-        self.check(run.load_data(tmp_path), arrays)
+        self.check(load_data(tmp_path), arrays)
 
         path = next(tmp_path.glob("t10k-images*"))
         whole = path.read_bytes()
@@ -784,17 +786,17 @@ class TestData:
         for damaged in (whole[:-9], whole[:7], b"", page, overwritten):
             path.write_bytes(damaged)
             with pytest.raises(ValueError, match=r"t10k-images.* must be an IDX file"):
-                run.load_data(tmp_path)
+                load_data(tmp_path)
 
     def test_the_order_of_the_places(self, tmp_path, arrays, monkeypatch):
         monkeypatch.delenv("MNIST_PATH", raising=False)
         monkeypatch.setenv("KERAS_HOME", str(tmp_path))
         (tmp_path / "datasets").mkdir()
         np.savez(tmp_path / "datasets" / "mnist.npz", **arrays)
-        self.check(run.load_data(), arrays)
+        self.check(load_data(), arrays)
         monkeypatch.setenv("MNIST_PATH", str(DIGITS))
-        assert run.load_data().embedded
-        self.check(run.load_data(tmp_path / "datasets" / "mnist.npz"), arrays)
+        assert load_data().embedded
+        self.check(load_data(tmp_path / "datasets" / "mnist.npz"), arrays)
 
     @pytest.mark.parametrize("writable", [True, False])
     def test_a_download_is_kept_where_that_is_possible(
@@ -820,7 +822,7 @@ class TestData:
         if writable:
             home.mkdir()
         for _ in range(2):
-            self.check(run.load_data(), arrays)
+            self.check(load_data(), arrays)
         if writable:
             assert len(kept) == 1  # Then it is there.
             assert names(home / "datasets") == {"mnist.npz"}
@@ -838,8 +840,8 @@ class TestData:
         def no_network(cached):
             raise OSError("no network")
 
-        monkeypatch.setattr(run, "download_mnist", no_network)
-        assert run.load_data().embedded
+        monkeypatch.setattr("digits.mnist.download_mnist", no_network)
+        assert load_data().embedded
         said = capsys.readouterr().err
         assert "must be a .npz file" in said
         assert "no network" in said
@@ -863,29 +865,29 @@ class TestData:
         changed = {k: v for k, v in (arrays | {name: array}).items() if v is not None}
         np.savez(tmp_path / "mnist.npz", **changed)
         with pytest.raises(ValueError, match=message):
-            run.load_data(tmp_path / "mnist.npz")
+            load_data(tmp_path / "mnist.npz")
 
     def test_the_held_out_images_are_the_last_sixth_and_never_learned_from(
         self, digits
     ):
-        split = run.split_training(digits)
+        split = split_training(digits)
         assert len(split.images) == 1250
         assert_array_equal(split.held_out[0], digits.train_images[1250:])
-        limited = run.split_training(digits, 100)
+        limited = split_training(digits, 100)
         assert_array_equal(limited.images, digits.train_images[:100])
         assert_array_equal(limited.held_out[1], split.held_out[1])
-        assert len(run.split_training(digits, 10**6).images) == 1250
+        assert len(split_training(digits, 10**6).images) == 1250
 
     def test_as_many_are_held_out_as_is_asked_for(self, digits):
-        split = run.split_training(digits, held_out=7)
+        split = split_training(digits, held_out=7)
         assert_array_equal(split.held_out[1], digits.train_labels[-7:])
         assert_array_equal(split.images, digits.train_images[:-7])
-        everything = run.split_training(digits, held_out=0)
+        everything = split_training(digits, held_out=0)
         assert everything.held_out is None
         assert len(everything.images) == 1500
         for wrong in (-1, 1500):
             with pytest.raises(ValueError, match=f"--held-out must be .*; got {wrong}"):
-                run.split_training(digits, held_out=wrong)
+                split_training(digits, held_out=wrong)
 
     def test_the_embedded_digits_are_those_of_uci(self):
         from make_digits import make_digits
@@ -923,12 +925,12 @@ class TestFiles:
 
 class TestMnist:
     def test_mnist_is_mnist(self, mnist_path):
-        data = run.load_data(mnist_path)
+        data = load_data(mnist_path)
         assert len(data.train_labels) == 60_000
         assert len(data.test_labels) == 10_000
 
     def test_a_sixth_of_mnist_is_10_000_images(self, mnist_path):
-        split = run.split_training(run.load_data(mnist_path))
+        split = split_training(load_data(mnist_path))
         assert len(split.held_out[1]) == 10_000
 
     def test_a_default_run_on_a_part_of_mnist(self, program, tmp_path, mnist_path):

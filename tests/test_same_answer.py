@@ -13,7 +13,15 @@ import pytest
 from conftest import ROOT
 from numpy.testing import assert_allclose, assert_array_equal
 
-import run
+from digits.figures import (
+    plot_confusion,
+    plot_distortions,
+    plot_history,
+    plot_kernels,
+    plot_mistakes,
+    plot_steps,
+)
+from digits.mnist import DIGITS, read_data
 from handwritten_classifier import HandwrittenNumberClassification
 
 # All that draws random numbers or is carried on from step to step takes part.
@@ -34,17 +42,17 @@ LOOKS = {
     "forward": lambda model, images, labels: model.forward(images),
     "gradients": lambda model, images, labels: model.compute_gradients(images, labels),
     "distort": lambda model, images, labels: model.distort(images),
-    "draw": lambda model, images, labels: model.plot_distortions(images[:1]),
+    "draw": lambda model, images, labels: plot_distortions(model, images[:1]),
     "settings": lambda model, images, labels: model.set_params(epochs=7),
     "a copy": lambda model, images, labels: copy.deepcopy(model).fit(images, labels),
 }
 FIGURES = {
-    "history": lambda model, images, labels: model.plot_history(),
-    "kernels": lambda model, images, labels: model.plot_kernels(),
-    "distortions": lambda model, images, labels: model.plot_distortions(images[:2]),
-    "steps": lambda model, images, labels: model.plot_steps(images[0], labels[0]),
-    "confusion": lambda model, images, labels: model.plot_confusion(images, labels),
-    "mistakes": lambda model, images, labels: model.plot_mistakes(images, labels),
+    "history": lambda model, images, labels: plot_history(model),
+    "kernels": lambda model, images, labels: plot_kernels(model),
+    "distortions": lambda model, images, labels: plot_distortions(model, images[:2]),
+    "steps": lambda model, images, labels: plot_steps(model, images[0], labels[0]),
+    "confusion": lambda model, images, labels: plot_confusion(model, images, labels),
+    "mistakes": lambda model, images, labels: plot_mistakes(model, images, labels),
 }
 
 
@@ -89,7 +97,7 @@ def bits(model):
 
 def digest_of_a_training():
     """Return the hash of what a training has learned, for another process to print."""
-    digits = run.read_data(run.DIGITS)
+    digits = read_data(DIGITS)
     model = learn((digits.train_images[:100], digits.train_labels[:100]))
     return hashlib.sha256(repr(bits(model)).encode()).hexdigest()
 

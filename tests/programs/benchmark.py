@@ -1,7 +1,7 @@
 """Measure the class beside Keras and PyTorch: training, inference, programs, growth.
 
-python tests/benchmark.py            all of it, a quarter of an hour
-python tests/benchmark.py --quick    a sample, without whole programs, under a minute
+python tests/programs/benchmark.py           all of it, a quarter of an hour
+python tests/programs/benchmark.py --quick   a sample, no whole programs; one minute
 
 The three systems train the same networks on the same float32 images with the same plain
 gradient descent, and that of the recipe `fast` with its own steps. Each lives in a
@@ -29,13 +29,21 @@ import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import numpy as np  # noqa: E402
 from page import BROWSER, DRIVER, browsing, serving  # noqa: E402
 
 import run  # noqa: E402
+from digits.figures import (  # noqa: E402
+    plot_confusion,
+    plot_history,
+    plot_kernels,
+    plot_mistakes,
+)
+from digits.keras_twin import to_keras  # noqa: E402
+from digits.mnist import load_data, split_training  # noqa: E402
 from handwritten_classifier import HandwrittenNumberClassification  # noqa: E402
 
 NETWORKS = (
@@ -163,7 +171,7 @@ class TorchSystem:
 
 def load_floats(path: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Return 20,000 training images as float32 (B, 28, 28, 1) in 0..1, and labels."""
-    data = run.load_data(path)
+    data = load_data(path)
     chosen = np.resize(np.arange(len(data.train_labels)), 20_000)
     images = data.train_images[chosen, :, :, np.newaxis] / np.float32(255)
     return images, data.train_labels[chosen]
@@ -173,7 +181,7 @@ def compiled_keras(model: HandwrittenNumberClassification):
     """Return the equal Keras model, ready to be trained in the same way."""
     from tensorflow import keras
 
-    equal = model.to_keras()
+    equal = to_keras(model)
     optimizer = keras.optimizers.SGD(
         model.lr,
         model.momentum,
@@ -369,10 +377,10 @@ def run_program(command: list[str]) -> float:
 def train_as_keras(folder: Path, path: str | None) -> None:
     """Do with Keras what ``run.py --recipe source --epochs 1`` does, figures too."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    data = run.load_data(path)
-    split = run.split_training(data)
+    data = load_data(path)
+    split = split_training(data)
     settings = run.RECIPES["source"]
-    # Its figures are drawn by the methods of the class, so that they are the same.
+    # Its figures are drawn by the same functions, so that they are the same.
     twin = HandwrittenNumberClassification(settings["architecture"])
     model = compiled_keras(twin.set_params(lr=settings["lr"]))
     images = split.images[..., np.newaxis] / np.float32(255)
@@ -390,10 +398,10 @@ def train_as_keras(folder: Path, path: str | None) -> None:
     twin.kernels[0][:] = model.layers[0].get_weights()[0].transpose(3, 2, 0, 1)
     test = (data.test_images, data.test_labels, probabilities)
     run.write_json(folder / "metrics.json", history)
-    run.write_figure(folder / "training.png", twin.plot_history())
-    run.write_figure(folder / "kernels.png", twin.plot_kernels())
-    run.write_figure(folder / "confusion.png", twin.plot_confusion(*test))
-    run.write_figure(folder / "mistakes.png", twin.plot_mistakes(*test))
+    run.write_figure(folder / "training.png", plot_history(twin))
+    run.write_figure(folder / "kernels.png", plot_kernels(twin))
+    run.write_figure(folder / "confusion.png", plot_confusion(twin, *test))
+    run.write_figure(folder / "mistakes.png", plot_mistakes(twin, *test))
 
 
 def measure_growth(data: str | None, quick: bool) -> list[dict]:
@@ -413,7 +421,7 @@ def measure_growth(data: str | None, quick: bool) -> list[dict]:
 
 def write_digits(path: Path, data: str | None, count: int) -> None:
     """Write `count` training digits, repeated in their order, to a file."""
-    digits = run.load_data(data)
+    digits = load_data(data)
     chosen = np.resize(np.arange(len(digits.train_labels)), count)
     images = np.memmap(path, np.uint8, "w+", shape=(count, 28, 28))
     for start in range(0, count, 10_000):

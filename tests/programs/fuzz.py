@@ -1,7 +1,7 @@
 """Give `load`, the reader of data and `predict` files from strangers: damaged, evil.
 
-python tests/fuzz.py                       10,000 files for each of the three doors
-python tests/fuzz.py load --first 17 --files 1    the file of that number, once more
+python tests/programs/fuzz.py                      10,000 files for each of three doors
+python tests/programs/fuzz.py load --first 17 --files 1        file number 17, once more
 
 Each file is a small whole one, mutated: cut, overwritten, or rebuilt around one absurd
 part. Its door must open to something whole, or refuse it by the project's own error, in
@@ -36,13 +36,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 from PIL import Image, ImageCms  # noqa: E402, F401 - imported with the first LAB
 
 import run  # noqa: E402
+from digits.mnist import IDX_PARTS, read_data  # noqa: E402
+from digits.pictures import prepare_image, read_image  # noqa: E402
 from handwritten_classifier import HandwrittenNumberClassification  # noqa: E402
 
 MOST_SECONDS, MOST_MB = 1.0, 200.0
@@ -608,7 +610,7 @@ class Load:
 
 
 class Data:
-    """`run.read_data`, given archives in Keras's manner and folders of IDX files."""
+    """`read_data`, given archives in Keras's manner and folders of IDX files."""
 
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
@@ -631,7 +633,7 @@ class Data:
             (folder / "mnist.npz").write_bytes(content)
             return done, folder / "mnist.npz"
         chosen = rng.integers(4)
-        for number, (pattern, _) in enumerate(run.IDX_PARTS):
+        for number, (pattern, _) in enumerate(IDX_PARTS):
             name, content = (
                 pattern.strip("*").replace("?", "-"),
                 as_idx(self.arrays[number]),
@@ -643,7 +645,7 @@ class Data:
         return f"{done} of {name}", folder
 
     def read(self, path: Path) -> bool:
-        data = run.read_data(path)
+        data = read_data(path)
         return all(
             images.dtype == np.uint8
             and images.shape == (len(labels), 28, 28)
@@ -653,7 +655,7 @@ class Data:
 
 
 class Predict:
-    """`run.read_image`, and all that comes behind it, given pictures."""
+    """`read_image`, and all that comes behind it, given pictures."""
 
     giants = 0.02  # share of the files; to draw each kind once takes a while
 
@@ -666,7 +668,7 @@ class Predict:
         return done, folder / "picture.png"
 
     def read(self, path: Path) -> bool:
-        prepared = self.model.prepare_image(run.read_image(str(path)))
+        prepared = prepare_image(read_image(str(path)))
         probabilities = self.model.predict_proba(prepared)
         return probabilities.shape == (1, 10) and abs(probabilities.sum() - 1) < 1e-5
 

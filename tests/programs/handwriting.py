@@ -1,9 +1,9 @@
 """Pictures as people bring them: digits by several pens, on papers, in bad light.
 
 The digits are given, as MNIST's images, so that it is known what there is to read.
-``python tests/handwriting.py results/model.npz`` prints how many digits of MNIST's test
-images a model reads right in each kind of picture (``--pictures N`` of each), and draws
-how it reads one of them in ``results/handwriting.png``.
+``python tests/programs/handwriting.py results/model.npz`` prints how many digits of
+MNIST's test images a model reads right in each kind of picture (``--pictures N`` of
+each), and draws how it reads one of them in ``results/handwriting.png``.
 """
 
 import argparse
@@ -17,8 +17,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 import run
+from digits.figures import plot_reading
+from digits.mnist import load_data
+from digits.pictures import find_digits
 
 # How wide the stroke is, as a share of the digit's height (None: as it was written),
 # and how dark, 0..1.
@@ -161,7 +164,7 @@ def read_pictures(model, images, labels, kinds, seed=0):
 def count_hits(model, picture, boxes, labels):
     """Return whether just these digits were found, and how many were read right."""
     try:
-        found = model.find_digits(picture)
+        found = find_digits(picture)
     except ValueError:
         return False, 0
     all_found = len(found.boxes) == len(boxes)
@@ -176,7 +179,7 @@ def main():
     parser.add_argument("model", help="a trained model")
     parser.add_argument("--pictures", type=int, default=10, help="of each kind")
     args = parser.parse_args()
-    data = run.load_data(os.environ.get("MNIST_PATH"))
+    data = load_data(os.environ.get("MNIST_PATH"))
     model = run.load_model(args.model)
     test = (data.test_images, data.test_labels)
     kinds = args.pictures * list(product(PENS, PAPERS, LIGHTS))
@@ -193,7 +196,7 @@ def main():
     options = {"pen": "ballpoint", "paper": "squared", "light": "shadow"}
     picture, _ = take_picture(data.test_images[:5], rng, **options)
     path = run.make_folder("results") / "handwriting.png"
-    run.write_figure(path, model.plot_reading(picture))
+    run.write_figure(path, plot_reading(model, picture))
     print(f"\nHow five of them are found: {path}")
 
 

@@ -1,9 +1,9 @@
 """Put the project under load: its server, a file of many images, many models.
 
-python tests/load.py           all three, in turn
-python tests/load.py server    10,000 requests of 16 clients, some malformed, some slow
-python tests/load.py memmap    1,000,000 images in a mapped file
-python tests/load.py models    1,000 models built, trained a step and thrown away
+python tests/programs/load.py          all three, in turn
+python tests/programs/load.py server   10,000 requests of 16 clients, some malformed
+python tests/programs/load.py memmap   1,000,000 images in a mapped file
+python tests/programs/load.py models   1,000 models built, trained a step, thrown away
 
 Prints what came of each; the exit status is 1 where something is not as it must be.
 Memory is what a process holds besides mapped files (RssAnon; runs on Linux): at the
@@ -29,14 +29,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import numpy as np  # noqa: E402
 from benchmark import anonymous_memory, watch_memory  # noqa: E402
 from page import serving  # noqa: E402
 
 import run  # noqa: E402
+from digits.mnist import DIGITS, read_data  # noqa: E402
+from digits.page.server import LARGEST_PICTURE, as_png  # noqa: E402
+from digits.pictures import prepare_image, read_image  # noqa: E402
 from handwritten_classifier import HandwrittenNumberClassification  # noqa: E402
 
 CLIENTS = 16
@@ -138,7 +141,7 @@ class Request(NamedTuple):
 
 def load_server(count: int = 10_000) -> Result:
     """Ask the program, in a process of its own, and end it by Ctrl-C."""
-    digits = run.read_data(run.DIGITS)
+    digits = read_data(DIGITS)
     model = HandwrittenNumberClassification(lr=0.1)
     model.partial_fit(digits.train_images, digits.train_labels)
     with tempfile.TemporaryDirectory() as folder:
@@ -169,10 +172,10 @@ def plan_requests(
 ) -> Iterator[Request]:
     """Yield requests: of 20 two are malformed and one slow; one of 1,000 never ends."""
     pictures = [
-        run.as_png(255 - image.repeat(10, 0).repeat(10, 1)) for image in images[:50]
+        as_png(255 - image.repeat(10, 0).repeat(10, 1)) for image in images[:50]
     ]
     answers = [
-        model.predict_proba(model.prepare_image(run.read_image(io.BytesIO(picture))))[0]
+        model.predict_proba(prepare_image(read_image(io.BytesIO(picture))))[0]
         for picture in pictures
     ]
     malformed = list(malformed_requests(address, pictures[0]))
@@ -201,7 +204,7 @@ def as_request(
 
 def malformed_requests(address: str, picture: bytes) -> Iterator[Request]:
     """Yield one of each kind."""
-    for length in ("", "-1", "many", str(run.LARGEST_PICTURE + 1), "9" * 20):
+    for length in ("", "-1", "many", str(LARGEST_PICTURE + 1), "9" * 20):
         yield Request(as_request(address, picture, length=length))
     yield Request(as_request(address, b"no picture"))
     yield Request(as_request(address, picture[: len(picture) // 2]))
@@ -269,7 +272,7 @@ def end_server(server: subprocess.Popen, address: str) -> str:
 
 def load_memmap(count: int = 1_000_000) -> Result:
     """Read images of a mapped file; a small set, over and over, whose labels differ."""
-    digits = run.read_data(run.DIGITS)
+    digits = read_data(DIGITS)
     model = HandwrittenNumberClassification(lr=0.1)
     model.partial_fit(digits.train_images, digits.train_labels)
     tile = digits.test_images[:250]
@@ -295,7 +298,7 @@ def load_memmap(count: int = 1_000_000) -> Result:
 
 def load_models(count: int = 1_000) -> Result:
     """Build models and train them a step; those of one seed must learn the same."""
-    digits = run.read_data(run.DIGITS)
+    digits = read_data(DIGITS)
     images, labels = digits.train_images[:32], digits.train_labels[:32]
 
     def learn(seed: int) -> bytes:

@@ -1,4 +1,6 @@
-"""Make data/digits.npz, the embedded digits: ``python tests/make_digits.py``.
+"""Make digits/digits.npz, the embedded digits.
+
+Run ``python tests/programs/make_digits.py``.
 
 They are the test set of the UCI "Optical Recognition of Handwritten Digits" (E.
 Alpaydin, C. Kaynak, 1998, CC BY 4.0), which scikit-learn carries as `load_digits`:
@@ -15,7 +17,7 @@ TRAINING = 1500
 
 
 def make_digits() -> dict[str, np.ndarray]:
-    """Return the four arrays of data/digits.npz by name."""
+    """Return the four arrays of digits/digits.npz by name."""
     digits = load_digits()
     images, labels = digits.images.astype(np.uint8), digits.target.astype(np.uint8)
     return {
@@ -27,6 +29,6 @@ def make_digits() -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    path = Path(__file__).parents[1] / "data" / "digits.npz"
+    path = Path(__file__).parents[2] / "digits" / "digits.npz"
     np.savez_compressed(path, **make_digits())
     print(f"{path}: {path.stat().st_size:,} bytes")

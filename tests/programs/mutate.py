@@ -1,7 +1,7 @@
 """Change the mathematics in one place after the other, and see whether a test falls.
 
-python tests/mutate.py                 all of METHODS, some minutes
-python tests/mutate.py unpool relu     these alone
+python tests/programs/mutate.py                 all of METHODS, some minutes
+python tests/programs/mutate.py unpool relu     these alone
 
 A mutant is the class with one small mistake in it: a sign, a bound, an axis, a line
 left out. One that no test notices, a survivor, shows a claim that no test makes, or
@@ -33,7 +33,7 @@ from types import FunctionType
 from typing import NamedTuple
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # Each worker has one processor.
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 import pytest  # noqa: E402
