@@ -1,13 +1,22 @@
-"""Own handwriting: from a photograph, a scan or a drawing to images as MNIST has them.
+"""Preprocessing of your own handwriting: from a picture to images like MNIST's.
 
-`read_image` decodes a picture file. `find_digits` finds all digits in a picture, in
-reading order, and `prepare_image` takes a picture as one digit. Both go the same way::
+`read_image` decodes a picture file. `find_digits` finds every digit in a picture;
+`prepare_image` reads the whole picture as one digit. Both run `_preprocess`, one
+function per stage, each of which takes what the stage before it returns::
 
-    picture -> light on the paper -> ink -> without ruled lines -> pieces -> digits
-            -> even strokes -> 20x20 pixels in a field of 28x28, as MNIST has it
+    picture               uint8, grey, RGB or RGBA, of any size
+    _to_grey              grey levels 0..255, at most 1000 pixels long
+    _to_dark_strokes      the same, inverted if the strokes are light
+    _find_ink             ink: how much of the light on the paper is missing
+    _remove_ruling        which pixels are ink, without ruled lines
+    _find_pieces          the connected components of these pixels
+    _group_pieces         which pieces form one digit, in reading order
+    _even_strokes         one digit, with strokes as wide as MNIST's
+    imitate_mnist         28x28 pixels, by MNIST's own procedure
 
-Ink is a float, from 0, which is paper, to about 1. A box is top, left, bottom and right
-in pixels. A piece is a connected part of the ink.
+Ink is a float from 0, which is paper, to about 1. A box is top, left, bottom, right in
+pixels. A piece is a connected component of the ink. Thresholds without a source were
+set by trial; ``tests/programs/handwriting.py`` measures what a change does to them.
 """
 
 from __future__ import annotations
@@ -15,125 +24,23 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from contextlib import suppress
-from functools import reduce
 from types import SimpleNamespace
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
-# -------------------------------------------------------------------- Picture files
+# ---------------------------------------------------------------------- Public
 
-# The formats of pictures that are read, and how many million pixels of them at most:
-# what is decoded in less than a second and 200 MB. A JPEG file may hold more of them,
-# since it is decoded to a part of its size.
-FORMATS = {"BMP": 12.5, "GIF": 12.5, "JPEG": 12.5, "PNG": 12.5, "TIFF": 12.5, "WEBP": 8}
-JPEG_MEMORY = "100M"  # bytes; JPEG's progressive files are decoded as a whole
-FINEST_PICTURE = 2000  # pixels on the longer side; a digit shows no more than 20
-
-
-def read_image(path: str | IO[bytes]) -> np.ndarray:
-    """Return a picture as uint8, upright: (H, W), (H, W, 3) or (H, W, 4).
-
-    It may be a stranger's, and is reduced to what is fine enough to be read.
-
-    Raises
-    ------
-    OSError, ValueError
-        If it cannot be read.
-    """
-    from PIL import Image
-
-    os.environ.setdefault("JPEGMEM", JPEG_MEMORY)  # Read by the JPEG library.
-    try:
-        with warnings.catch_warnings():  # What Pillow warns of is damage, or refused.
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=list(FORMATS)) as picture:
-                return _decode_picture(picture)
-    except Exception as error:  # Of many kinds, where a file is damaged.
-        if getattr(error, "errno", None):  # The system's: there is no such file, ...
-            raise
-        required = f"image must be a whole picture ({', '.join(FORMATS)})"
-        raise ValueError(f"{required}; got: {error or type(error).__name__}") from error
-
-
-def _decode_picture(picture: ImageFile) -> np.ndarray:
-    """Decode what Pillow has opened; what is wrong is raised as some error."""
-    from PIL import ImageOps
-
-    size = "x".join(map(str, picture.size))
-    # JPEG alone is decoded smaller, to 1/2, 1/4 or 1/8, with no side below this.
-    picture.draft(None, (FINEST_PICTURE // 2,) * 2)
-    most = FORMATS.get(picture.format, FORMATS["JPEG"])  # Of a phone it may be MPO.
-    if math.prod(picture.size) > 1e6 * most:
-        got = f"{size} pixels in {picture.format}"
-        raise ValueError(f"{got}, where {most:g} million can be decoded")
-    ImageOps.exif_transpose(picture, in_place=True)
-    layers = picture.getbands()
-    transparent = layers[-1] == "A" or "transparency" in picture.info
-    if picture.mode[0] in "IF":  # More levels than 256.
-        mode = picture.mode[0]
-    elif picture.mode in ("1", "L") and not transparent:
-        mode = "L"
-    else:
-        mode = "RGBA" if transparent else "RGB"
-    image = picture.convert(mode)
-    image = image.reduce(math.ceil(max(image.size) / FINEST_PICTURE))
-    levels = np.asarray(image)
-    return levels if levels.dtype == np.uint8 else _scale_levels(levels)
-
-
-def _scale_levels(levels: np.ndarray) -> np.ndarray:
-    """Turn levels beyond 8 bits, white at 65535, or floats, into uint8.
-
-    Of floats, white is the first of 1, 255 and 65535 that none of them goes beyond.
-    """
-    if not np.isfinite(levels).all():
-        raise ValueError("levels that are nan or infinite")
-    white = 65535
-    if levels.dtype.kind == "f":
-        white = next((w for w in (1, 255) if levels.max() <= w), white)
-    return np.rint(np.clip(levels, 0, white) * (255 / white)).astype(np.uint8)
-
-
-UNSURE = 0.7  # A digit is read with doubt where none has this probability.
-
-
-def prepare_image(image: np.ndarray) -> np.ndarray:
-    """Turn a picture of one digit into what MNIST's digits look like.
-
-    All that `find_digits` finds in it, as one digit.
-
-    Parameters
-    ----------
-    image : uint8 array of shape (H, W), (H, W, 3) or (H, W, 4)
-        Grey, RGB or RGBA; dark on light or light on dark.
-
-    Returns
-    -------
-    float32 array of shape (1, 28, 28, 1), in 0..1
-
-    Raises
-    ------
-    ValueError, TypeError
-        If `image` is no such array, or shows no ink.
-    """
-    ink, pieces, digits, _ = _find_pieces(image)
-    box = reduce(_unite, (box for box, _ in digits))
-    numbers = [number for _, numbers in digits for number in numbers]
-    strokes = _even_strokes(ink, pieces, box, numbers)
-    return imitate_mnist(strokes)
+UNSURE = 0.7  # probability; a reading is in doubt if no class reaches it
 
 
 def find_digits(image: np.ndarray) -> SimpleNamespace:
     """Find the digits in a photograph, a scan or a drawing, in reading order.
 
-    The light on the paper is evened out, what stands out from it is ink, ruled
-    lines are taken out of the ink, its pieces are put together to digits, and each
-    digit's strokes are made as wide as MNIST's; then comes `imitate_mnist`.
+    The stages are those of the module docstring.
 
     Parameters
     ----------
@@ -144,128 +51,191 @@ def find_digits(image: np.ndarray) -> SimpleNamespace:
     -------
     SimpleNamespace
         images : float32 array of shape (n, 28, 28, 1), in 0..1
-            What the network is to read, at least one.
+            The input of the network, one image per digit; n is at least 1.
         boxes : int array of shape (n, 4)
-            Top, left, bottom and right of each, in pixels of `image`.
+            Top, left, bottom and right of each bounding box, in pixels of `image`.
         stages : dict of str to array of shape (H, W), at most 1000 pixels long
-            What the picture was on its way, by name, in order.
+            The picture after each stage, by name, in order.
 
     Raises
     ------
     ValueError, TypeError
-        If `image` is no such array, or shows no ink.
+        If `image` is not such an array, or shows no ink.
     """
-    ink, pieces, digits, stages = _find_pieces(image)
-    images = [imitate_mnist(_even_strokes(ink, pieces, *digit)) for digit in digits]
+    ink, labels, digits, stages = _preprocess(image)
+    images = [imitate_mnist(_even_strokes(ink, labels, *digit)) for digit in digits]
     scale = np.divide(np.shape(image)[:2], ink.shape)
-    boxes = np.rint(np.tile(scale, 2) * [box for box, _ in digits])
+    boxes = np.rint(np.tile(scale, 2) * [digit.box for digit in digits])
     return SimpleNamespace(
         images=np.concatenate(images), boxes=boxes.astype(int), stages=stages
     )
 
 
-def imitate_mnist(ink: np.ndarray) -> np.ndarray:
-    """Bring the ink of one digit into the form of MNIST's images.
+def prepare_image(image: np.ndarray) -> np.ndarray:
+    """Turn a picture of one digit into an image like MNIST's.
 
-    MNIST's own procedure (LeCun et al. 1998, section III.A): cropped to the ink,
-    scaled into 20x20 pixels with its proportions kept, its centre of mass put into
-    the middle of 28x28. The strongest ink becomes 1.
+    The preprocessing is that of `find_digits`. Everything it finds counts as one digit.
 
     Parameters
     ----------
-    ink : array of shape (H, W)
-        From 0, which is paper, upward. Below a fifth of the strongest, it is paper.
+    image : uint8 array of shape (H, W), (H, W, 3) or (H, W, 4)
+        Grey, RGB or RGBA; dark on light or light on dark.
 
     Returns
     -------
     float32 array of shape (1, 28, 28, 1), in 0..1
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `image` is not such an array, or shows no ink.
     """
-    ink = np.asarray(ink)
-    if ink.ndim != 2 or not (np.isfinite(ink).all() and ink.max(initial=0) > 0):
-        got = f"shape {ink.shape}, or what is no ink"
-        raise ValueError(f"ink must be finite, (H, W), and not all 0; got {got}")
-    digit = _fit_into_box(np.where(ink < 0.2 * ink.max(), 0, ink))
-    prepared = np.zeros((1, 28, 28, 1), np.float32)
-    places = []
-    for axis, side in enumerate(digit.shape):
-        centre = np.average(np.arange(side), weights=digit.sum(axis=1 - axis))
-        # The middle of MNIST's fields is pixel 14, counted from 0.
-        start = min(max(round(14 - centre), 0), 28 - side)
-        places.append(slice(start, start + side))
-    prepared[0, places[0], places[1], 0] = digit
-    return prepared
+    ink, labels, digits, _ = _preprocess(image)
+    boxes = np.array([digit.box for digit in digits])
+    box = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
+    numbers = [number for digit in digits for number in digit.numbers]
+    return imitate_mnist(_even_strokes(ink, labels, box, numbers))
 
 
 def name_digits(probabilities: np.ndarray) -> list[str]:
-    """Return each row's most probable class as text, a doubtful one with a "?"."""
+    """Return each row's most probable class as text, with a "?" if it is in doubt."""
     doubts = np.where(probabilities.max(axis=1) < UNSURE, "?", "")
     classes = probabilities.argmax(axis=1)
     return [f"{digit}{doubt}" for digit, doubt in zip(classes, doubts, strict=True)]
 
 
-# -------------------------------------------------------------------- Finding digits
+class Pieces(NamedTuple):
+    """The connected components of the ink in a picture."""
+
+    labels: np.ndarray  # (H, W): the number of the piece at each pixel, 0 for none
+    numbers: np.ndarray  # (n,)
+    boxes: np.ndarray  # (n, 4)
+    areas: np.ndarray  # (n,), in pixels
 
 
-_LEAST_CONTRAST = 48  # of ink against paper, of 255: about that of a pencil
+class Digit(NamedTuple):
+    """A digit: its bounding box and the numbers of its pieces."""
+
+    box: np.ndarray
+    numbers: list[int]
 
 
-def _to_grey(image: np.ndarray) -> np.ndarray:
-    """Return a picture as floats (H, W), 0..255.
-
-    What is transparent is laid on white, or on black where all strokes are light; where
-    ink and paper are both there, on that paper.
-    """
-    if image.ndim == 2:
-        return image.astype(np.float32)
-    grey = image[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
-    if image.shape[2] == 4:
-        opacity = image[..., 3] / np.float32(255)
-        visible = grey[opacity > 0.5]
-        paper = 255
-        if visible.size and np.ptp(visible) >= _LEAST_CONTRAST:
-            paper = np.median(visible)  # The picture brings its own paper.
-        elif visible.size and visible.mean() > 127.5:
-            paper = 0
-        grey = grey * opacity + paper * (1 - opacity)
-    return grey
-
-
-def _find_pieces(
+def _preprocess(
     image: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, list[tuple], dict[str, np.ndarray]]:
-    """Find the ink in a picture, and which pieces of it make a digit.
+) -> tuple[np.ndarray, np.ndarray, list[Digit], dict[str, np.ndarray]]:
+    """Run the stages that all digits of a picture share.
 
     Returns
     -------
-    ink : float array of shape (H, W), from 0, paper, to about 1
-    pieces : int array of shape (H, W)
-        The number of the piece that a pixel belongs to.
-    digits : list of (box, numbers)
-        Of each digit, in reading order: top, left, bottom and right, and the numbers of
-        its pieces.
-    stages : dict
+    ink : float array of shape (H, W)
+    labels : int array of shape (H, W)
+        As in `Pieces`.
+    digits : list of Digit
+        In reading order.
+    stages : dict of str to array of shape (H, W)
         As `find_digits` returns it.
     """
-    import cv2
+    grey = _to_grey(_check_picture(image))
+    light, ink, threshold = _find_ink(_to_dark_strokes(grey))
+    mask = _remove_ruling(ink > threshold)
+    pieces = _find_pieces(ink, mask)
+    digits = _group_pieces(pieces)
+    stages = {
+        "picture": grey,
+        "light on the paper": light,
+        "ink": ink,
+        "without ruled lines": ink * (pieces.labels > 0),
+    }
+    return ink, pieces.labels, digits, stages
 
-    grey = _shrink(_to_grey(_check_picture(image)), 1000)
-    if min(grey.shape) >= 300:
-        grey = cv2.blur(grey, (3, 3))  # Less noise; nothing that 20 pixels would show.
-    paper, ink, least = _find_ink(255 - grey if _is_light_on_dark(grey) else grey)
-    inked = ink > least
-    written = inked & ~_find_ruling(inked)
-    inked = written if written.any() else inked
-    # What is faint is ink only where it hangs together with what is not.
-    count, pieces, sizes, _ = cv2.connectedComponentsWithStats(inked.astype(np.uint8))
-    strong = inked & (ink > 0.5 * np.percentile(ink[inked], 95))
-    kept = np.bincount(pieces[strong], minlength=count) > 0
-    digits = _join_pieces(np.flatnonzero(kept), sizes, ink.shape)
-    stages = {"picture": grey, "light on the paper": paper, "ink": ink}
-    return ink, pieces, digits, stages | {"without ruled lines": ink * kept[pieces]}
+
+# ---------------------------------------------------------------------- Picture files
+
+# Formats that are read, with the largest size of each in millions of pixels: what is
+# decoded within a second and 200 MB. A JPEG file may hold more pixels, because it is
+# scaled down while it is decoded.
+FORMATS = {"BMP": 12.5, "GIF": 12.5, "JPEG": 12.5, "PNG": 12.5, "TIFF": 12.5, "WEBP": 8}
+JPEG_MEMORY = "100M"  # bytes, for progressive files, which are decoded at full size
+FINEST_PICTURE = 2000  # pixels on the longer side; a digit needs only 20 of them
+
+
+def read_image(path: str | IO[bytes]) -> np.ndarray:
+    """Return a picture as uint8, upright: (H, W), (H, W, 3) or (H, W, 4).
+
+    The file may come from a stranger. Its formats and size are limited, and a large
+    picture is scaled down to at most `FINEST_PICTURE` pixels on its longer side.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the file cannot be read as a picture.
+    """
+    from PIL import Image
+
+    os.environ.setdefault("JPEGMEM", JPEG_MEMORY)  # Read by the JPEG library.
+    try:
+        with warnings.catch_warnings():  # Damage is an error; warnings add nothing.
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=list(FORMATS)) as picture:
+                return _decode_picture(picture)
+    except Exception as error:  # A damaged file can raise errors of many kinds.
+        if getattr(error, "errno", None):  # From the system, such as a missing file.
+            raise
+        required = f"image must be a whole picture ({', '.join(FORMATS)})"
+        raise ValueError(f"{required}; got: {error or type(error).__name__}") from error
+
+
+def _decode_picture(picture: ImageFile) -> np.ndarray:
+    """Decode a picture that Pillow has opened; anything wrong raises some error."""
+    from PIL import ImageOps
+
+    size = "x".join(map(str, picture.size))
+    # Only JPEG is decoded smaller here, to 1/2, 1/4 or 1/8, but no side below this.
+    picture.draft(None, (FINEST_PICTURE // 2,) * 2)
+    most = FORMATS.get(picture.format, FORMATS["JPEG"])  # A phone's JPEG may be an MPO.
+    if math.prod(picture.size) > 1e6 * most:
+        got = f"{size} pixels in {picture.format}"
+        raise ValueError(f"{got}, where {most:g} million can be decoded")
+    ImageOps.exif_transpose(picture, in_place=True)
+    image = picture.convert(_find_mode(picture))
+    image = image.reduce(math.ceil(max(image.size) / FINEST_PICTURE))
+    levels = np.asarray(image)
+    return levels if levels.dtype == np.uint8 else _scale_levels(levels)
+
+
+def _find_mode(picture: ImageFile) -> str:
+    """Return the mode of Pillow to decode a picture in: I, F, L, RGB or RGBA."""
+    if picture.mode[0] in "IF":  # More than 256 levels.
+        return picture.mode[0]
+    if picture.getbands()[-1] == "A" or "transparency" in picture.info:
+        return "RGBA"
+    return "L" if picture.mode in ("1", "L") else "RGB"
+
+
+def _scale_levels(levels: np.ndarray) -> np.ndarray:
+    """Convert levels of more than 8 bits to uint8.
+
+    White is 65535 for integers. For floats it is 1, 255 or 65535, the first that no
+    level exceeds.
+    """
+    if not np.isfinite(levels).all():
+        raise ValueError("levels that are nan or infinite")
+    white = 65535
+    if levels.dtype.kind == "f":
+        white = next((w for w in (1, 255) if levels.max() <= w), white)
+    return np.rint(np.clip(levels, 0, white) * (255 / white)).astype(np.uint8)
+
+
+# ---------------------------------------------------------------------- Grey levels
+
+_LONGEST_SIDE = 1000  # pixels; larger pictures are scaled down
+_PHOTOGRAPH = 300  # pixels on the shorter side; smaller pictures count as drawings
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of R, G, B: ITU-R BT.601
+_LEAST_CONTRAST = 48  # grey levels of 255 between ink and paper: about a pencil's
 
 
 def _check_picture(image: np.ndarray) -> np.ndarray:
-    """Return a picture as an array, once it is one."""
+    """Return a picture as an array, or raise what is wrong with it."""
     image = np.asarray(image)
     if image.dtype != np.uint8:
         raise TypeError(f"image must be uint8; got dtype {image.dtype}")
@@ -275,6 +245,33 @@ def _check_picture(image: np.ndarray) -> np.ndarray:
     if image.size == 0:
         raise ValueError(f"image must hold pixels; got shape {image.shape}")
     return image
+
+
+def _to_grey(image: np.ndarray) -> np.ndarray:
+    """Return a picture as grey levels, float32, 0..255, at most 1000 pixels long."""
+    import cv2
+
+    grey = image.astype(np.float32) if image.ndim == 2 else image[..., :3] @ _LUMA
+    if image.shape[2:] == (4,):
+        grey = _fill_transparent(grey, image[..., 3] / np.float32(255))
+    grey = _shrink(grey, _LONGEST_SIDE)
+    # Less noise, and no detail that a digit of 20 pixels would show.
+    return cv2.blur(grey, (3, 3)) if min(grey.shape) >= _PHOTOGRAPH else grey
+
+
+def _fill_transparent(grey: np.ndarray, opacity: np.ndarray) -> np.ndarray:
+    """Lay a picture on paper: transparent pixels take the grey level of the paper.
+
+    If the opaque pixels have contrast, they hold ink and paper, and the paper is their
+    median. If not, they are ink alone: the paper is white, or black for light ink.
+    """
+    visible = grey[opacity > 0.5]
+    paper = 255
+    if visible.size and np.ptp(visible) >= _LEAST_CONTRAST:
+        paper = np.median(visible)
+    elif visible.size and visible.mean() > 127.5:
+        paper = 0
+    return grey * opacity + paper * (1 - opacity)
 
 
 def _shrink(picture: np.ndarray, longest: int) -> np.ndarray:
@@ -288,201 +285,318 @@ def _shrink(picture: np.ndarray, longest: int) -> np.ndarray:
     return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
 
 
+# ---------------------------------------------------------------------- Dark strokes
+
+_POLARITY_SIDE = 200  # pixels on the longer side; more would not change the answer
+_SURROUNDINGS = 0.45  # of the longer side: the window of the median
+_CLEAR_BALANCE = 0.4  # of all deviations, cubed: a smaller balance decides nothing
+
+
+def _to_dark_strokes(grey: np.ndarray) -> np.ndarray:
+    """Return the picture with strokes darker than their paper."""
+    return 255 - grey if _is_light_on_dark(grey) else grey
+
+
 def _is_light_on_dark(grey: np.ndarray) -> bool:
     """Return whether strokes are lighter than their paper.
 
-    What stands out from its wide surroundings, less of the picture than what does not,
-    is the ink: where its deviations, cubed, are positive in sum. In photographs where
-    they are nearly balanced, as by a deep shadow, strokes are what is narrower.
+    Ink covers less of a picture than paper and deviates more from its surroundings. The
+    sum of the cubed deviations therefore has the sign of the ink's. In a photograph a
+    deep shadow can nearly balance it; then the narrower strokes are the ink.
+    """
+    deviations = _deviate_from_surroundings(grey)
+    cubes = deviations * deviations * deviations  # Ten times as fast as a power.
+    balance = cubes.sum()
+    clear = abs(balance) > _CLEAR_BALANCE * np.abs(cubes).sum()
+    if clear or min(grey.shape) < _PHOTOGRAPH:
+        return balance > 0
+    return _dark_stroke_width(255 - grey) < _dark_stroke_width(grey)
+
+
+def _deviate_from_surroundings(grey: np.ndarray) -> np.ndarray:
+    """Return log levels minus those of the median of their wide surroundings.
+
+    Logarithms reduce the weight of shadows; the offset bounds that of black.
     """
     import cv2
 
-    small = _shrink(grey, 200)
-    side = max(5, _odd(0.45 * max(small.shape)))
-    small = np.rint(small).astype(np.uint8)
-    # In logarithms a shadow counts less, yet black not without bounds.
+    small = np.rint(_shrink(grey, _POLARITY_SIDE)).astype(np.uint8)
+    window = max(5, _odd(_SURROUNDINGS * max(small.shape)))
     levels = np.log(96 + np.arange(256, dtype=np.float32))
-    deviations = levels[small] - levels[cv2.medianBlur(small, side)]
-    cubes = deviations * deviations * deviations
-    if min(grey.shape) < 300 or abs(cubes.sum()) > 0.4 * np.abs(cubes).sum():
-        return cubes.sum() > 0
-    widths = [np.inf, np.inf]  # where there is no ink of that side
-    for light, picture in enumerate((grey, 255 - grey)):
-        with suppress(ValueError):
-            _, ink, _ = _find_ink(picture)
-            widths[light] = _stroke_width(ink > 0.5 * ink.max())
-    return widths[1] < widths[0]
+    return levels[small] - levels[cv2.medianBlur(small, window)]
+
+
+def _dark_stroke_width(grey: np.ndarray) -> float:
+    """Return how wide the dark strokes are, in pixels; inf if there are none."""
+    try:
+        _, ink, _ = _find_ink(grey)
+    except ValueError:
+        return np.inf
+    return _stroke_width(ink > 0.5 * ink.max())
+
+
+# ---------------------------------------------------------------------- Ink
+
+_LEAST_LIGHT = 24  # grey levels; division by less would turn noise into ink
+_FIRST_WINDOW = 0.5  # of the shorter side: for the light, before strokes are known
+_LEAST_WINDOW = 0.1  # of the shorter side
+_STROKES_IN_WINDOW = 4  # stroke widths in a later window, which must close over strokes
+_INK_SHARE = 0.2  # of the strongest ink; weaker ink is paper
+# Standard deviations of the noise that the strongest ink, and all ink, must exceed.
+# Noise alone reaches six: the closing lifts the light above the middle of its levels.
+_NOISE_OF_STRONGEST, _NOISE_OF_INK = 8, 4
 
 
 def _find_ink(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """Divide a picture of dark strokes by the light on its paper.
 
+    The first window for the light is wide. Once the width of the strokes is known, the
+    window narrows to what they need, so that the light follows the edges of shadows.
+
     Returns
     -------
-    paper : float array of shape (H, W), 0..255
-    ink : float array of shape (H, W)
-        The share of the light that is missing, 0..1.
-    least : float
-        How much of it is ink, and not noise.
+    light : float array of shape (H, W), 0..255
+        What the paper would be without the ink.
+    ink : float array of shape (H, W), 0..1
+        The share of that light that is missing.
+    threshold : float
+        How much of it is ink and not noise.
     """
-    # First with wide windows; then, once the strokes' width is known, with some that
-    # are no wider than they must be, and follow the edges of shadows.
-    window = 0.5 * min(grey.shape)
-    while True:
-        paper = _find_paper(grey, window)
-        ink = (paper - grey) / np.maximum(paper, 24)
-        # Lighter than paper is noise alone; its standard deviation, if it is normal.
-        noise = 1.4826 * np.median(-ink[ink < 0]) if (ink < 0).any() else 0.0
-        ink = np.maximum(ink, 0)
-        # Noise alone reaches six of these: paper lies above the middle of its levels.
-        strongest, required = ink.max(), max(_LEAST_CONTRAST / 255, 8 * noise)
-        if strongest < required:
-            raise ValueError(
-                "image must show a digit that stands out by "
-                f"{255 * min(required, 1):.0f} of 255; got {255 * strongest:.0f} "
-                "(no ink)"
-            )
-        narrower = max(4 * _stroke_width(ink > 0.5 * strongest), 0.1 * min(grey.shape))
-        if narrower >= 0.9 * window:
-            return paper, ink, max(0.2 * strongest, 4 * noise)
+    window, narrower = np.inf, _FIRST_WINDOW * min(grey.shape)
+    while narrower < 0.9 * window:
         window = narrower
+        light, ink, noise = _divide_by_light(grey, window)
+        strongest = ink.max()
+        _check_contrast(strongest, noise)
+        width = _stroke_width(ink > 0.5 * strongest)
+        least = _LEAST_WINDOW * min(grey.shape)
+        narrower = max(_STROKES_IN_WINDOW * width, least)
+    return light, ink, max(_INK_SHARE * strongest, _NOISE_OF_INK * noise)
 
 
-def _find_paper(grey: np.ndarray, window: float) -> np.ndarray:
-    """Return the light on the paper: what is left where all narrow dark is filled.
+def _divide_by_light(
+    grey: np.ndarray, window: float
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return the light on the paper, the ink, and the noise of the paper."""
+    light = _find_light(grey, window)
+    ink = (light - grey) / np.maximum(light, _LEAST_LIGHT)
+    # Only noise is lighter than the paper. The factor turns its median into the
+    # standard deviation of a normal distribution.
+    noise = 1.4826 * np.median(-ink[ink < 0]) if (ink < 0).any() else 0.0
+    return light, np.maximum(ink, 0), noise
+
+
+def _find_light(grey: np.ndarray, window: float) -> np.ndarray:
+    """Return the light on the paper: the picture with all narrow dark parts filled.
 
     This is a morphological closing (Serra: Image analysis and mathematical morphology,
-    1982), by a disk `window` pixels wide, of a picture that was scaled down.
+    1982) by a disk `window` pixels wide. It runs on a smaller copy of the picture, in
+    which the disk is about 16 pixels wide.
     """
     import cv2
 
     small = _shrink(grey, max(1, round(16 * max(grey.shape) / max(window, 16))))
     side = _odd(window * max(small.shape) / max(grey.shape))
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-    paper = cv2.morphologyEx(small, cv2.MORPH_CLOSE, disk)
-    paper = cv2.blur(paper, (_odd(side / 4),) * 2)
-    return cv2.resize(paper, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    light = cv2.morphologyEx(small, cv2.MORPH_CLOSE, disk)
+    light = cv2.blur(light, (_odd(side / 4),) * 2)
+    return cv2.resize(light, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def _check_contrast(strongest: float, noise: float) -> None:
+    """Raise ValueError unless the strongest ink stands out from paper and noise."""
+    required = max(_LEAST_CONTRAST / 255, _NOISE_OF_STRONGEST * noise)
+    if strongest < required:
+        raise ValueError(
+            "image must show a digit that stands out by "
+            f"{255 * min(required, 1):.0f} of 255; got {255 * strongest:.0f} (no ink)"
+        )
 
 
 def _stroke_width(mask: np.ndarray) -> float:
-    """Return how wide strokes are, in pixels: 4 times the mean way out of them."""
-    import cv2
+    """Return the mean width of strokes, in pixels.
 
-    framed = np.pad(mask, 1).astype(np.uint8)
-    ways = cv2.distanceTransform(framed, cv2.DIST_L2, cv2.DIST_MASK_5)
-    return 4 * (ways[framed > 0].mean() - 0.5)  # To the edge, not to the next pixel.
-
-
-def _find_ruling(mask: np.ndarray) -> np.ndarray:
-    """Return the pixels of ruled or squared paper's lines that no stroke stands on."""
-    return _find_level_lines(mask) | _find_level_lines(mask.T).T
-
-
-def _find_level_lines(mask: np.ndarray) -> np.ndarray:
-    """Return the pixels of thin lines from one side to the other, up to 10 degrees off.
-
-    They are found by the Hough transform (Duda, Hart: Use of the Hough transformation
-    to detect lines and curves in pictures, CACM 15, 1972).
+    It is 4 times the mean distance from a pixel of ink to the edge of the ink.
     """
     import cv2
 
-    height, width = mask.shape
-    thickest = width // 50  # pixels; a stroke is no line
+    framed = np.pad(mask, 1).astype(np.uint8)
+    distances = cv2.distanceTransform(framed, cv2.DIST_L2, cv2.DIST_MASK_5)
+    # OpenCV measures to the centre of the next pixel; the edge is half a pixel nearer.
+    return 4 * (distances[framed > 0].mean() - 0.5)
+
+
+# ---------------------------------------------------------------------- Ruled lines
+
+_THICKEST_LINE = 1 / 50  # of the picture's width; thicker lines are strokes
+_STEEPEST_LINE = 10  # degrees off the horizontal or the vertical
+_MOST_LINES = 2000  # candidates of the Hough transform, the strongest first
+
+
+def _remove_ruling(mask: np.ndarray) -> np.ndarray:
+    """Return the ink without ruled or squared paper's lines, where no stroke crosses.
+
+    If nothing else would be left, the lines are what was drawn, and they stay.
+    """
+    ruling = _find_level_lines(mask) | _find_level_lines(mask.T).T
+    written = mask & ~ruling
+    return written if written.any() else mask
+
+
+def _find_level_lines(mask: np.ndarray) -> np.ndarray:
+    """Return the pixels of thin lines that run from the left edge to the right one."""
     lines = np.zeros_like(mask)
-    if thickest < 2:
-        return lines
-    dark, across = np.ascontiguousarray(mask).astype(np.uint8), np.arange(width)
-    around = np.arange(-thickest, thickest + 1)[:, np.newaxis]
-    thicker = np.ones((_odd(thickest + 1), 1), np.uint8)
-    narrow = dark > cv2.morphologyEx(dark, cv2.MORPH_OPEN, thicker)
-    if narrow.any(axis=0).sum() < width / 2:  # No line goes through, as on plain paper.
-        return lines
-    for down in _find_straight_ways(dark, thickest):
-        rows = np.rint(down).astype(int) + around
-        inside = (rows >= 0) & (rows < height)
-        rows = rows % height
-        near = inside & mask[rows, across]
-        thickness = np.median(near.sum(axis=0)[near.any(axis=0)])
-        if thickness <= thickest:
-            # Where ink goes on above or below, a stroke crosses the line or lies on it.
-            upright = np.ones((_odd(2 * thickness + 2), 1), np.uint8)
-            thin = cv2.morphologyEx(dark, cv2.MORPH_OPEN, upright)[rows, across] == 0
-            beside = np.abs(around) <= thickness + 1.5
-            lines[rows, across] |= near & thin & beside
+    width = mask.shape[1]
+    thickest, columns = int(width * _THICKEST_LINE), np.arange(width)
+    dark = np.ascontiguousarray(mask).astype(np.uint8)
+    if thickest >= 2 and _has_thin_ink(dark, thickest):
+        for path in _find_straight_paths(dark, thickest):
+            rows, pixels = _find_line_pixels(dark, path, thickest)
+            lines[rows, columns] |= pixels
     return lines
 
 
-def _find_straight_ways(dark: np.ndarray, apart: int) -> list[np.ndarray]:
-    """Return straight ways through the picture along which it is dark again and again.
+def _has_thin_ink(dark: np.ndarray, thickest: int) -> bool:
+    """Return whether half the columns hold thin ink; on plain paper they do not."""
+    import cv2
 
-    Each is the place in every column, in pixels from the top. Of those less than
-    `apart` pixels from each other, the best alone.
+    column = np.ones((_odd(thickest + 1), 1), np.uint8)
+    thin = dark > cv2.morphologyEx(dark, cv2.MORPH_OPEN, column)
+    return thin.any(axis=0).sum() >= dark.shape[1] / 2
+
+
+def _find_straight_paths(dark: np.ndarray, apart: int) -> list[np.ndarray]:
+    """Return straight paths across the picture that are dark all along.
+
+    The candidates come from the Hough transform (Duda, Hart: Use of the Hough
+    transformation to detect lines and curves in pictures, CACM 15, 1972). Of those
+    closer than `apart` pixels to each other, only the strongest is kept.
+
+    Returns
+    -------
+    list of arrays of shape (W,)
+        The place of the path in every column, in pixels from the top.
+    """
+    import cv2
+
+    width = dark.shape[1]
+    angles = np.radians([90 - _STEEPEST_LINE, 90 + _STEEPEST_LINE])
+    slopes = {"min_theta": angles[0], "max_theta": angles[1]}
+    found = cv2.HoughLines(dark, 1, np.pi / 720, width // 2, **slopes)
+    if found is None:
+        return []
+    distance, angle = found[:_MOST_LINES, 0].T[..., np.newaxis]
+    ends = (distance - np.array([0, width - 1]) * np.cos(angle)) / np.sin(angle)
+    kept = []
+    for left, right in ends[_are_dark_all_along(dark, ends)]:
+        if all(max(abs(left - a), abs(right - b)) >= apart for a, b in kept):
+            kept.append((left, right))
+    return [np.linspace(left, right, width) for left, right in kept]
+
+
+def _are_dark_all_along(dark: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Return which paths, given by their left and right ends, are dark in each tenth.
+
+    Each tenth is sampled in four columns, up to two pixels above and below the path;
+    one dark sample is enough, because lines can be faint. At most half of a path may
+    lie outside the picture.
     """
     import cv2
 
     height, width = dark.shape
-    slopes = {"min_theta": np.radians(80), "max_theta": np.radians(100)}
-    found = cv2.HoughLines(dark, 1, np.pi / 720, width // 2, **slopes)
-    if found is None:
-        return []
-    distance, angle = found[:2000, 0].T[..., np.newaxis]
-    ends = (distance - np.array([0, width - 1]) * np.cos(angle)) / np.sin(angle)
-    # Looked at in 40 columns, a line is there in each tenth of its way, if faintly.
     columns = np.linspace(0, width - 1, 40).astype(int)
     rows = np.rint(ends[:, :1] + np.diff(ends) * columns / (width - 1)).astype(int)
     outside = ((rows < 0) | (rows >= height)).reshape(-1, 10, 4)
     near = cv2.dilate(dark, np.ones((5, 1), np.uint8))[rows % height, columns] > 0
-    there = near.reshape(-1, 10, 4) | outside
-    straight = there.any(axis=2).all(axis=1) & (outside.mean(axis=(1, 2)) <= 0.5)
-    ways, taken = [], []
-    for left, right in ends[straight]:
-        if all(max(abs(left - a), abs(right - b)) >= apart for a, b in taken):
-            taken.append((left, right))
-            ways.append(np.linspace(left, right, width))
-    return ways
+    hits = near.reshape(-1, 10, 4) | outside
+    return hits.any(axis=2).all(axis=1) & (outside.mean(axis=(1, 2)) <= 0.5)
 
 
-def _join_pieces(
-    numbers: np.ndarray, sizes: np.ndarray, shape: tuple[int, int]
-) -> list[tuple[np.ndarray, list[int]]]:
-    """Put pieces of ink together to digits, in reading order: box and pieces of each.
+def _find_line_pixels(
+    dark: np.ndarray, path: np.ndarray, thickest: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows beside a path, (n, W), and which of these pixels are the line's.
 
-    `numbers` are those of the pieces in question; `sizes` has left, top, width, height
-    and area of each piece in the picture, which is of `shape`.
+    Where the ink continues above or below the line, a stroke crosses it or lies on it,
+    and the pixels stay ink.
     """
-    left, top, width, height, area = sizes[numbers].T
-    all_boxes = np.stack([top, left, top + height, left + width], axis=1)
-    usual = np.average(np.maximum(height, width), weights=area)  # a digit's size
-    large = np.maximum(height, width) >= 0.05 * usual  # and no speck
-    highest = np.argsort(-height, kind="stable")
-    boxes, pieces = np.empty((0, 4), int), []
-    for index in highest[large[highest]][:_MOST_PIECES]:
-        box, number = all_boxes[index], int(numbers[index])
-        gaps = _gaps_within_digits(box, boxes, usual)
+    import cv2
+
+    height, width = dark.shape
+    offsets = np.arange(-thickest, thickest + 1)[:, np.newaxis]
+    rows, columns = np.rint(path).astype(int) + offsets, np.arange(width)
+    inside = (rows >= 0) & (rows < height)
+    rows = rows % height
+    near = inside & (dark[rows, columns] > 0)
+    thickness = np.median(near.sum(axis=0)[near.any(axis=0)])
+    if thickness > thickest:
+        return rows, np.zeros_like(near)
+    upright = np.ones((_odd(2 * thickness + 2), 1), np.uint8)
+    thin = cv2.morphologyEx(dark, cv2.MORPH_OPEN, upright)[rows, columns] == 0
+    return rows, near & thin & (np.abs(offsets) <= thickness + 1.5)
+
+
+# ---------------------------------------------------------------------- Pieces, digits
+
+_MOST_PIECES = 500  # of ink in a picture, the highest ones; more are not handwriting
+_SPECK = 0.05  # of the usual size of a digit; smaller pieces are dropped
+_SMALLEST_DIGIT = 0.45  # of that size
+
+
+def _find_pieces(ink: np.ndarray, mask: np.ndarray) -> Pieces:
+    """Return the connected components of the ink; those that are all faint are dropped.
+
+    A piece counts if some of it has half the strength of the picture's strong ink.
+    """
+    import cv2
+
+    count, labels, table, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    strong = mask & (ink > 0.5 * np.percentile(ink[mask], 95))
+    kept = np.bincount(labels[strong], minlength=count) > 0
+    left, top, width, height, areas = table[kept].T
+    boxes = np.stack([top, left, top + height, left + width], axis=1)
+    return Pieces(labels * kept[labels], np.flatnonzero(kept), boxes, areas)
+
+
+def _group_pieces(pieces: Pieces) -> list[Digit]:
+    """Group pieces into digits, in reading order.
+
+    The usual size of a digit is the mean over the pieces, weighted by their area.
+    """
+    heights, widths = (pieces.boxes[:, 2:] - pieces.boxes[:, :2]).T
+    sizes = np.maximum(heights, widths)
+    usual = np.average(sizes, weights=pieces.areas)
+    highest = np.argsort(-heights, kind="stable")
+    chosen = highest[sizes[highest] >= _SPECK * usual][:_MOST_PIECES]
+    digits = _join_pieces(pieces.boxes[chosen], pieces.numbers[chosen].tolist(), usual)
+    return _in_reading_order(_drop_fragments(digits, pieces.labels.shape, usual))
+
+
+def _join_pieces(boxes: np.ndarray, numbers: list[int], usual: float) -> list[Digit]:
+    """Join each piece to the nearest of those before it that it forms a digit with."""
+    united, groups = np.empty((0, 4), int), []
+    for box, number in zip(boxes, numbers, strict=True):
+        gaps = _gaps_within_digits(box, united, usual)
         if gaps.min(initial=np.inf) < np.inf:
             nearest = gaps.argmin()
-            boxes[nearest] = _unite(box, boxes[nearest])
-            pieces[nearest].append(number)
+            united[nearest] = _unite(box, united[nearest])
+            groups[nearest].append(number)
         else:
-            boxes = np.vstack([boxes, box])
-            pieces.append([number])
-    large = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) >= 0.45 * usual
-    # What is cut off by the picture's edge is a shadow, a line, the table.
-    whole = large & (boxes[:, :2] > 0).all(axis=1) & (boxes[:, 2:] < shape).all(axis=1)
-    kept = whole if whole.any() else large
-    return _in_reading_order([(boxes[n], pieces[n]) for n in np.flatnonzero(kept)])
-
-
-_MOST_PIECES = 500  # of ink that are looked at; more are no writing
+            united = np.vstack([united, box])
+            groups.append([number])
+    return [Digit(*digit) for digit in zip(united, groups, strict=True)]
 
 
 def _gaps_within_digits(box: np.ndarray, boxes: np.ndarray, usual: float) -> np.ndarray:
-    """Return how far a piece is from each larger one; inf if they are no one digit.
+    """Return how far a piece is from each larger one; inf if they form no digit.
 
-    They are if it is within the larger; or small, and beside it; or above or below it.
+    They form one digit if the piece lies within the larger one, or is small and beside
+    it, or lies above or below it. Limits are shares of the usual size of a digit, and
+    for overlaps of the sides of the piece.
     """
     united = _unite(box, boxes)
     height, width = box[2:] - box[:2]
+    # Gaps, down and across; where negative, the pieces overlap by as much.
     down, across = (
         np.maximum(box[:2], boxes[:, :2]) - np.minimum(box[2:], boxes[:, 2:])
     ).T
@@ -491,58 +605,120 @@ def _gaps_within_digits(box: np.ndarray, boxes: np.ndarray, usual: float) -> np.
     beside = (height < 0.6 * usual) & (across <= 0.12 * usual)
     above = -across > 0.3 * np.minimum(width, boxes[:, 3] - boxes[:, 1])
     joined = within | (fits & (down <= 0.3 * usual) & (beside | above))
-    return np.where(
-        joined, np.hypot(np.maximum(down, 0), np.maximum(across, 0)), np.inf
-    )
+    distances = np.hypot(np.maximum(down, 0), np.maximum(across, 0))
+    return np.where(joined, distances, np.inf)
 
 
 def _unite(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Return the box around two, or around one and each of several."""
+    """Return the bounding box of two boxes, or of one and each of several."""
     least, most = np.minimum(box, boxes), np.maximum(box, boxes)
     return np.concatenate([least[..., :2], most[..., 2:]], axis=-1)
 
 
-def _in_reading_order(digits: list[tuple]) -> list[tuple]:
-    """Sort digits, each a tuple that begins with its box, by rows, then from the left.
+def _drop_fragments(
+    digits: list[Digit], shape: tuple[int, int], usual: float
+) -> list[Digit]:
+    """Drop small digits, and those that touch the picture's edge if others do not.
 
-    A digit is in the row of those above it if its middle is not below them.
+    What the edge cuts off is usually a shadow, a line or the table.
     """
-    rows: list[list[tuple]] = []
-    for digit in sorted(digits, key=lambda digit: digit[0][0]):
-        top, _, bottom, _ = digit[0]
+    boxes = np.array([digit.box for digit in digits])
+    large = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) >= _SMALLEST_DIGIT * usual
+    whole = large & (boxes[:, :2] > 0).all(axis=1) & (boxes[:, 2:] < shape).all(axis=1)
+    kept = whole if whole.any() else large
+    return [digits[index] for index in np.flatnonzero(kept)]
+
+
+def _in_reading_order(digits: list[Digit]) -> list[Digit]:
+    """Sort digits by rows, from the top, and each row from the left.
+
+    A digit belongs to the row above it unless its middle is below that row.
+    """
+    rows: list[list[Digit]] = []
+    for digit in sorted(digits, key=lambda digit: digit.box[0]):
+        top, _, bottom, _ = digit.box
         middle = (top + bottom) / 2
-        if rows and middle <= max(box[2] for box, *_ in rows[-1]):
+        if rows and middle <= max(above.box[2] for above in rows[-1]):
             rows[-1].append(digit)
         else:
             rows.append([digit])
-    return [digit for row in rows for digit in sorted(row, key=lambda d: d[0][1])]
+    return [digit for row in rows for digit in sorted(row, key=lambda d: d.box[1])]
 
 
-# The widths of strokes, in a box of 20, that are left as they are. Of MNIST's, nineteen
-# in twenty are within.
+# ---------------------------------------------------------------------- MNIST's form
+
+# Stroke widths that are left as they are, in pixels of MNIST's box of 20x20. Of MNIST's
+# own digits, 95 % are within.
 _THINNEST, _THICKEST = 2.0, 4.5
+_DIGIT_SIDE = 200  # pixels on the longer side of a digit whose strokes are evened
+_BOX, _FIELD = 20, 28  # pixels: of a digit on its longer side, and of the whole image
 
 
 def _even_strokes(
-    ink: np.ndarray, pieces: np.ndarray, box: np.ndarray, numbers: list[int]
+    ink: np.ndarray, labels: np.ndarray, box: np.ndarray, numbers: list[int]
 ) -> np.ndarray:
-    """Cut out a digit; make its darkness full and its strokes as wide as MNIST's."""
+    """Cut out a digit, set its dark ink to 1, and make its strokes as wide as MNIST's.
+
+    Parameters
+    ----------
+    ink, labels : arrays of shape (H, W)
+        As `_preprocess` returns them.
+    box, numbers
+        As in `Digit`.
+    """
     import cv2
 
     top, left, bottom, right = box
-    mask = np.isin(pieces[top:bottom, left:right], numbers)
+    mask = np.isin(labels[top:bottom, left:right], numbers)
     digit = np.where(mask, ink[top:bottom, left:right], 0)
     digit = np.minimum(digit / np.percentile(digit[mask], 90), 1)
-    digit = _shrink(digit, 200)
+    digit = _shrink(digit, _DIGIT_SIDE)
     digit /= digit.max()
-    unit = max(digit.shape) / 20
+    unit = max(digit.shape) / _BOX
     width = _stroke_width(digit > 0.5) / unit
     missing = np.clip(width, _THINNEST, _THICKEST) - width
     side = round(abs(missing) * unit) + 1
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     change = cv2.dilate if missing > 0 else cv2.erode
     evened = change(np.pad(digit, side), disk)
-    return evened if evened.max() > 0.5 else digit  # What is all thin may not vanish.
+    return evened if evened.max() > 0.5 else digit  # Erosion must not erase it.
+
+
+def imitate_mnist(ink: np.ndarray) -> np.ndarray:
+    """Bring the ink of one digit into the form of MNIST's images.
+
+    This is MNIST's own procedure (LeCun et al. 1998, section III.A): crop to the ink,
+    scale into 20x20 pixels with the aspect ratio kept, and put the centre of mass into
+    the middle of 28x28. The strongest ink becomes 1.
+
+    Parameters
+    ----------
+    ink : array of shape (H, W)
+        From 0, which is paper, upward. Less than a fifth of the maximum is paper, too.
+
+    Returns
+    -------
+    float32 array of shape (1, 28, 28, 1), in 0..1
+
+    Raises
+    ------
+    ValueError
+        If `ink` is not such an array, or has no ink.
+    """
+    ink = np.asarray(ink)
+    if ink.ndim != 2 or not (np.isfinite(ink).all() and ink.max(initial=0) > 0):
+        got = f"shape {ink.shape} from {ink.min(initial=0)} to {ink.max(initial=0)}"
+        raise ValueError(f"ink must be finite, (H, W), and not all 0; got {got}")
+    digit = _fit_into_box(np.where(ink < _INK_SHARE * ink.max(), 0, ink))
+    prepared = np.zeros((1, _FIELD, _FIELD, 1), np.float32)
+    places = []
+    for axis, side in enumerate(digit.shape):
+        centre = np.average(np.arange(side), weights=digit.sum(axis=1 - axis))
+        # MNIST's middle is pixel 14, counted from 0. The digit stays in the field.
+        start = min(max(round(_FIELD // 2 - centre), 0), _FIELD - side)
+        places.append(slice(start, start + side))
+    prepared[0, places[0], places[1], 0] = digit
+    return prepared
 
 
 def _fit_into_box(ink: np.ndarray) -> np.ndarray:
@@ -552,7 +728,8 @@ def _fit_into_box(ink: np.ndarray) -> np.ndarray:
     rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
     crop = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     crop = np.ascontiguousarray(crop, np.float32)
-    height, width = (max(1, round(20 * side / max(crop.shape))) for side in crop.shape)
+    scale = max(crop.shape)
+    height, width = (max(1, round(_BOX * side / scale)) for side in crop.shape)
     resized = Image.fromarray(crop).resize((width, height), Image.Resampling.BILINEAR)
     digit = np.asarray(resized)
     return digit / digit.max()
