@@ -224,7 +224,7 @@ def finish_training(
     output: Path,
 ) -> int:
     """Train to the end, from wherever the model stands, and report."""
-    print(f"\n{model.summary()}\n")
+    print(f"\n{model}\n")
     earlier, status = sum(model.history["seconds"]), 0
     started = time.perf_counter()
     try:
