@@ -1,4 +1,8 @@
-"""The same network as a Keras model, and back: `to_keras` and `from_keras`."""
+"""The same network in Keras: `to_keras` hands it over, `from_keras` takes it back.
+
+Kernels are (F, C, K_h, K_w) here and (K_h, K_w, C, F) in Keras. A hidden dense layer is
+a convolution here whose kernel covers the whole map; in Keras it can be a Dense layer.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ if TYPE_CHECKING:
 def to_keras(model: HandwrittenNumberClassification) -> keras.Model:
     """Return the network of `model`, with its parameters, as a Keras model.
 
-    Needs TensorFlow. Kernels (F, C, K_h, K_w) become Keras's (K_h, K_w, C, F).
+    This needs TensorFlow.
     """
     from tensorflow import keras
 
@@ -47,25 +51,26 @@ def from_keras(model: keras.Model, **settings: Any) -> HandwrittenNumberClassifi
     Parameters
     ----------
     model : keras.Model
-        A chain of Conv2D, MaxPooling2D, Flatten and Dense layers: as `to_keras` makes
-        them, and what amounts to the same. ReLU follows all but the last, softmax the
-        last. Dropout, which is for training only, is left out.
+        A chain of Conv2D, MaxPooling2D, Flatten and Dense layers, as `to_keras` makes
+        it, or an equivalent one. ReLU must follow every layer with weights except the
+        last, and softmax the last. Dropout layers, which act only in training, are
+        skipped.
     **settings
-        Of the class, beside `architecture` and `input_shape`.
+        Settings of the class other than `architecture` and `input_shape`.
 
     Raises
     ------
     ValueError
-        If a layer cannot be converted; it is named, with the reason.
+        If a layer cannot be converted. The message names it and gives the reason.
     """
-    read = _KerasReader(model)
-    double = read.arrays[0].dtype == np.float64
+    reader = _KerasReader(model)
+    double = reader.arrays[0].dtype == np.float64
     settings.setdefault("dtype", np.float64 if double else np.float32)
     shape = tuple(model.inputs[0].shape[1:])
     network = HandwrittenNumberClassification(
-        "-".join(read.tokens), input_shape=shape, **settings
+        "-".join(reader.tokens), input_shape=shape, **settings
     )
-    arrays = zip(network.parameters.items(), read.arrays, strict=True)
+    arrays = zip(network.parameters.items(), reader.arrays, strict=True)
     for (name, parameter), array in arrays:
         if not np.isfinite(array).all():
             raise ValueError(f"{name} must be finite; got nan or inf")
@@ -74,25 +79,43 @@ def from_keras(model: keras.Model, **settings: Any) -> HandwrittenNumberClassifi
 
 
 class _KerasReader:
-    """Reads a Keras model layer by layer: `tokens` of the notation, and `arrays`."""
+    """Reads a Keras model layer by layer into the notation and our arrays.
+
+    There is one method per kind of Keras layer, named ``read_`` and the kind.
+
+    Attributes
+    ----------
+    tokens : list of str
+        The layers so far, in the notation of architectures.
+    arrays : list of arrays
+        Their parameters, in our axes.
+    padding : int
+        Zero padding that the next convolution must take.
+    activation : str
+        The activation of the last layer with weights.
+    maps : tuple of int
+        Shape of the last maps, which a Flatten layer may have flattened since.
+    layer, config, kind, last
+        The present layer, its settings, its kind, and whether it is the last one that
+        has weights.
+    """
 
     def __init__(self, model: keras.Model) -> None:
         self.tokens: list[str] = []
         self.arrays: list[np.ndarray] = []
-        self.padding, self.activation = 0, "relu"  # so far, and of the last layer
+        self.padding, self.activation = 0, "relu"
         flow = (getattr(model, "inputs", None) or [None])[0]
         if flow is None or len(flow.shape) != 4:
             got = "no input yet" if flow is None else f"shape {flow.shape}"
             raise ValueError(f"model must take images (B, H, W, C); got {got}")
-        sequential = type(model).__name__ == "Sequential"
-        self.maps = flow.shape[1:]  # what a Flatten layer has flattened
+        self.maps = flow.shape[1:]
         weighted = [layer for layer in model.layers if layer.weights]
         for layer in model.layers:
             self.layer, self.config = layer, layer.get_config()
             self.kind, self.last = type(layer).__name__, layer in weighted[-1:]
             if self.kind != "InputLayer":
-                follows = sequential or layer.input is flow
-                self.require(follows, "it must follow the one before it")
+                in_chain = type(model).__name__ == "Sequential" or layer.input is flow
+                self.require(in_chain, "it must follow the one before it")
                 flow = layer.output
                 getattr(self, f"read_{self.kind}", self.refuse)()
         self.require(self.activation == "softmax", "softmax must come last")
@@ -100,23 +123,23 @@ class _KerasReader:
         self.require(last, "it must be the only output")
 
     def require(self, holds: bool, what: str) -> None:
-        """Raise, naming the present layer and why, unless it `holds`."""
-        known = "Conv2D, MaxPooling2D, Flatten and Dense layers"
+        """Raise ValueError that names the present layer and why, unless it `holds`."""
         if not holds:
             raise ValueError(
-                f"model must be a chain of {known} that this class has, too; "
+                "model must be a chain of Conv2D, MaxPooling2D, Flatten and Dense "
+                "layers that this class also has; "
                 f"got {self.layer.name!r} ({self.kind}): {what}"
             )
 
     def refuse(self) -> None:
-        """Refuse a kind of layer that this class has not."""
+        """Refuse a kind of layer that this class does not have."""
         self.require(False, "there is no such layer")
 
     def read_Dropout(self) -> None:
-        """Leave it out: it does nothing in prediction."""
+        """Skip it: it does nothing in inference."""
 
     def read_Flatten(self) -> None:
-        """Go on; Dense knows what was flattened."""
+        """Skip it: Dense finds the shape of the maps in `maps`."""
         self.require_channels_last()
         self.require(not self.padding, "padding must be followed by Conv2D")
 
@@ -128,7 +151,7 @@ class _KerasReader:
         self.padding += sides.pop()
 
     def read_Conv2D(self) -> None:
-        """Take a convolution; one that covers the whole map is a hidden dense layer."""
+        """Read a convolution; one that covers the whole map is a hidden dense layer."""
         window, stride = self.read_window("kernel_size")
         self.require(not self.last, "a Dense layer must be the last with weights")
         self.require(self.config["dilation_rate"] == (1, 1), "dilation must be 1")
@@ -146,7 +169,7 @@ class _KerasReader:
         self.padding, self.maps = 0, self.layer.output.shape[1:]
 
     def read_MaxPooling2D(self) -> None:
-        """Take a pooling."""
+        """Read a max pooling layer."""
         window, stride = self.read_window("pool_size")
         self.require(window[0] == window[1], "its window must be square")
         self.require(self.config["padding"] == "valid", "padding must be 'valid'")
@@ -155,45 +178,45 @@ class _KerasReader:
         self.maps = self.layer.output.shape[1:]
 
     def read_Dense(self) -> None:
-        """Take a dense layer; a hidden one becomes a convolution."""
+        """Read a dense layer; a hidden one becomes a convolution."""
         self.require(len(self.layer.input.shape) == 2, "its input must be flattened")
         kernel = self.layer.get_weights()[0]
         units = kernel.shape[1]
-        if not self.last:  # Ours covers the whole map.
+        if not self.last:  # Its kernel covers the whole map.
             kernel = kernel.reshape(*self.maps, units).transpose(3, 2, 0, 1)
         self.take(f"{units}N", kernel)
         self.maps = (1, 1, units)
 
     def read_Activation(self) -> None:
-        """Take the activation of a layer before that has none of its own."""
+        """Read an activation that is a layer of its own."""
         self.require(self.activation == "linear", "one activation must be enough")
         self.activation = self.config.get("activation", self.kind.lower())
 
     def read_ReLU(self) -> None:
-        """Take ReLU as a layer."""
+        """Read a ReLU layer."""
         plain = {"max_value": None, "negative_slope": 0, "threshold": 0}
         self.require(plain.items() <= self.config.items(), "it must be plain ReLU")
         self.read_Activation()
 
     def read_Softmax(self) -> None:
-        """Take softmax as a layer."""
+        """Read a softmax layer."""
         self.require(self.config["axis"] == -1, "axis must be -1")
         self.read_Activation()
 
     def read_window(self, name: str) -> tuple[tuple[int, int], int]:
-        """Return the window and the one stride of the present layer."""
+        """Return the window and the stride of the present layer."""
         self.require_channels_last()
         strides = self.config["strides"]
         self.require(strides[0] == strides[1], "its strides must be equal")
         return tuple(self.config[name]), strides[0]
 
     def require_channels_last(self) -> None:
-        """Refuse maps of another order than (B, H, W, C)."""
+        """Refuse maps in any order other than (B, H, W, C)."""
         order = self.config["data_format"]
         self.require(order == "channels_last", "data_format must be channels_last")
 
     def take(self, token: str, kernel: np.ndarray) -> None:
-        """Take a layer's kernel, in our axes, and its biases, which may be none."""
+        """Add a layer to `tokens` and `arrays`; biases that it lacks are 0."""
         self.require(self.activation == "relu", "ReLU must come before it")
         self.tokens.append(token)
         biases = self.layer.get_weights()[1:]
