@@ -1,15 +1,20 @@
+// The page: draws on a paper, sends it to be read at every stroke, and shows the answer.
+// The server does all of the mathematics; its answers hold texts, numbers and pictures.
 "use strict";
+
 const paper = document.getElementById("paper"), pen = paper.getContext("2d");
 const answer = document.getElementById("answer"), bars = document.getElementById("bars");
-const steps = document.getElementById("steps");
 const boxes = document.getElementById("boxes"), digits = document.getElementById("digits");
-const found = document.getElementById("found"), file = document.getElementById("file");
-let strokes = [], background = null;  // what is on the paper: lines on a picture, or none
-let photograph = null;                // the file that is shown, until it is drawn on
-let chosen = 0;                       // of the digits found, the one that is shown
-let rows = [];                        // of the bars: the elements of each digit
-let asked = 0, shown = 0, busy = 0;   // readings: so far, the last one shown, under way
-let stale = false;                    // whether the last picture still waits to be read
+const steps = document.getElementById("steps"), found = document.getElementById("found");
+const file = document.getElementById("file");
+
+let strokes = [], background = null;  // on the paper: lines, and the picture below them or null
+let photograph = null;                // the file that is shown, until someone draws on it
+let chosen = 0;                       // index of the digit whose steps are shown
+let asked = 0, shown = 0, busy = 0;   // readings: requested, last shown, in progress
+let stale = false;                    // whether the paper has changed since the last request
+
+// ---------------------------------------------------------------- The paper
 
 function paint() {
   pen.fillStyle = "#fff";
@@ -26,7 +31,7 @@ function paint() {
   }
 }
 
-// Left, top, width and height on the paper of the picture that lies on it, or of all of it.
+// Left, top, width and height of the picture on the paper, or of the whole paper.
 function frame() {
   if (!background) return [0, 0, paper.width, paper.height];
   const {width, height} = background, scale = paper.width / Math.max(width, height);
@@ -34,19 +39,72 @@ function frame() {
   return [(paper.width - size[0]) / 2, (paper.height - size[1]) / 2, ...size];
 }
 
-function draw_figure(step) {
-  const figure = document.createElement("figure"), picture = new Image();
-  picture.src = step.picture;
-  picture.alt = step.title + ", " + step.size;
-  const caption = document.createElement("figcaption"), size = document.createElement("span");
-  caption.textContent = step.title;
-  size.textContent = step.size;
-  caption.append(size);
-  figure.append(picture, caption);
-  return figure;
+// The paper as a PNG file. toBlob would return it later, when the browser is idle.
+function pictureOfPaper() {
+  const [, base64] = paper.toDataURL("image/png").split(",");
+  return Uint8Array.from(atob(base64), (byte) => byte.charCodeAt(0));
 }
 
-function show_boxes(names, places) {
+// A stroke on a photograph ends its use as a file: from now on the paper is read.
+function beginStroke(place) {
+  photograph = null;
+  strokes.push([place]);
+}
+
+// Start again, on an empty paper or on a picture.
+function layDown(picture, source = null) {
+  strokes = [];
+  lowered = false;
+  chosen = 0;
+  background = picture;
+  photograph = source;
+  change();
+}
+
+async function openPicture(source) {
+  if (!source) return;
+  const picture = await createImageBitmap(source).catch(() => null);
+  if (picture) layDown(picture, source);
+  else answer.textContent = "this is not a picture that can be shown";
+}
+
+// ---------------------------------------------------------------- Reading it
+
+// During a stroke, only one reading is in progress; later changes wait for it.
+function change() {
+  paint();
+  if (busy) stale = true; else read();
+}
+
+async function read() {
+  const number = ++asked;
+  busy++;
+  stale = false;
+  const failed = {message: "no answer: is the program still running?"};
+  const query = "read?digit=" + chosen + (photograph ? "&stages" : "");
+  const request = {method: "POST", body: photograph || pictureOfPaper()};
+  const result = await fetch(query, request)
+    .then((response) => response.json()).catch(() => failed);
+  busy--;
+  if (number > shown) {  // Otherwise a later answer has already arrived.
+    shown = number;
+    if (number === asked) chosen = result.chosen || 0;  // The user may have chosen another.
+    show(result);
+  }
+  if (stale && !busy) read();
+}
+
+// ---------------------------------------------------------------- Showing the answer
+
+function show(result) {
+  answer.textContent = result.message;
+  showBoxes(result.names || [], result.boxes || []);
+  showProbabilities(result.probabilities || []);
+  steps.replaceChildren(...(result.steps || []).map(stepFigure));
+  showStages(result.stages || []);
+}
+
+function showBoxes(names, places) {
   const [left, top, width, height] = photograph ? frame() : [0, 0, paper.width, paper.height];
   const percent = (part) => 100 * part / paper.width + "%";
   boxes.replaceChildren(...places.map((place, index) => {
@@ -58,125 +116,103 @@ function show_boxes(names, places) {
     box.className = index === chosen ? "chosen" : "";
     return box;
   }));
-  digits.replaceChildren(...(names.length > 1 ? names : []).map((name, index) => {
-    const button = document.createElement("button");
-    button.textContent = name;
-    button.setAttribute("aria-pressed", index === chosen);
-    button.addEventListener("click", () => {
-      chosen = index;
-      read().then(() => digits.children[index]?.focus());
-    });
-    return button;
-  }));
+  digits.replaceChildren(...(names.length > 1 ? names : []).map(digitButton));
 }
 
-function show(result) {
-  const shares = result.probabilities || [];
-  const best = shares.indexOf(Math.max(...shares));
-  answer.textContent = result.message;
-  show_boxes(result.names || [], result.boxes || []);
+function digitButton(name, index) {
+  const button = document.createElement("button");
+  button.textContent = name;
+  button.setAttribute("aria-pressed", index === chosen);
+  button.addEventListener("click", () => {
+    chosen = index;
+    read().then(() => digits.children[index]?.focus());
+  });
+  return button;
+}
+
+function showProbabilities(probabilities) {
+  const best = probabilities.indexOf(Math.max(...probabilities));
   rows.forEach((row, digit) => {
-    row.fill.style.width = 100 * (shares[digit] || 0) + "%";
-    row.share.textContent = shares.length ? (100 * shares[digit]).toFixed(1) + " %" : "";
+    const percent = 100 * (probabilities[digit] || 0);
+    row.fill.style.width = percent + "%";
+    row.share.textContent = probabilities.length ? percent.toFixed(1) + " %" : "";
     row.name.style.fontWeight = digit === best ? 700 : 400;
   });
-  steps.replaceChildren(...(result.steps || []).map(draw_figure));
+}
+
+function showStages(stages) {
   found.replaceChildren();
-  if (result.stages?.length) {
-    const title = document.createElement("h2"), row = document.createElement("div");
-    title.textContent = "How the digits were found";
-    row.className = "row";
-    row.append(...result.stages.map(draw_figure));
-    found.append(title, row);
-  }
+  if (!stages.length) return;
+  const title = document.createElement("h2"), row = document.createElement("div");
+  title.textContent = "How the digits were found";
+  row.className = "row";
+  row.append(...stages.map(stepFigure));
+  found.append(title, row);
 }
 
-// What is on the paper as a PNG file, at once: toBlob would wait for the browser's leisure.
-function picture_of_paper() {
-  const [, base64] = paper.toDataURL("image/png").split(",");
-  return Uint8Array.from(atob(base64), (byte) => byte.charCodeAt(0));
+function stepFigure(step) {
+  const figure = document.createElement("figure"), picture = new Image();
+  picture.src = step.picture;
+  picture.alt = step.title + ", " + step.size;
+  const caption = document.createElement("figcaption"), size = document.createElement("span");
+  caption.textContent = step.title;
+  size.textContent = step.size;
+  caption.append(size);
+  figure.append(picture, caption);
+  return figure;
 }
 
-async function read() {
-  const number = ++asked;
-  busy++;
-  stale = false;
-  const nobody = {message: "no answer: is the program still running?"};
-  const query = "read?digit=" + chosen + (photograph ? "&stages" : "");
-  const request = {method: "POST", body: photograph || picture_of_paper()};
-  const result = await fetch(query, request)
-    .then((response) => response.json()).catch(() => nobody);
-  busy--;
-  if (number > shown) {  // Else a later one has come before it.
-    shown = number;
-    if (number === asked) chosen = result.chosen || 0;  // Else another may be chosen by now.
-    show(result);
-  }
-  if (stale && !busy) read();
-}
+// The bar of each digit's probability: its elements.
+const rows = Array.from({length: 10}, (_, digit) => {
+  const name = document.createElement("span"), frame = document.createElement("div");
+  const share = document.createElement("span"), fill = document.createElement("div");
+  name.textContent = digit;
+  share.className = "share";
+  fill.className = "fill";
+  frame.append(fill);
+  bars.append(name, frame, share);
+  return {name, fill, share};
+});
 
-// In the middle of a stroke one reading follows the other; what comes meanwhile waits.
-function change() {
-  paint();
-  if (busy) stale = true; else read();
-}
+// ---------------------------------------------------------------- Mouse, pen, finger
 
-// A new stroke is the end of a photograph as a file: from now on it is what the paper shows.
-function begin(place) {
-  photograph = null;
-  strokes.push([place]);
-}
+let drawing = null;  // id of the pointer that draws
 
-// Begin anew, on an empty paper or on a picture.
-function lay_down(picture, source = null) {
-  strokes = [];
-  lowered = false;
-  chosen = 0;
-  background = picture;
-  photograph = source;
-  change();
-}
-
-async function open_picture(source) {
-  if (!source) return;
-  const picture = await createImageBitmap(source).catch(() => null);
-  if (picture) lay_down(picture, source);
-  else answer.textContent = "this is no picture that can be shown";
-}
-
-function place(event) {
+function placeOnPaper(event) {
   const box = paper.getBoundingClientRect(), scale = paper.width / box.width;
   return [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
 }
 
-let drawing = null;  // the pointer that draws
 paper.addEventListener("pointerdown", (event) => {
   if (drawing !== null || event.button !== 0) return;
   drawing = event.pointerId;
   paper.setPointerCapture(drawing);
-  begin(place(event));
+  beginStroke(placeOnPaper(event));
   change();
 });
 paper.addEventListener("pointermove", (event) => {
   if (event.pointerId !== drawing) return;
-  strokes.at(-1).push(place(event));
+  strokes.at(-1).push(placeOnPaper(event));
   change();
 });
 for (const end of ["pointerup", "pointercancel"])
   paper.addEventListener(end, (event) => {
     if (event.pointerId !== drawing) return;
     drawing = null;
-    if (stale) read();  // The whole stroke waits for no part of it.
+    if (stale) read();  // The complete stroke does not wait for a reading in progress.
   });
 
-let at = [140, 60], lowered = false;  // the pen in the keyboard's hand
-const ways = {ArrowLeft: [-10, 0], ArrowRight: [10, 0], ArrowUp: [0, -10], ArrowDown: [0, 10]};
+// ---------------------------------------------------------------- Keyboard
+
+let at = [140, 60], lowered = false;  // the keyboard's pen
+const directions = {ArrowLeft: [-10, 0], ArrowRight: [10, 0], ArrowUp: [0, -10], ArrowDown: [0, 10]};
+
 paper.addEventListener("keydown", (event) => {
   if (event.key === " ") {
     lowered = !lowered;
-    if (lowered) begin(at);
-  } else if (event.key in ways) {
-    at = at.map((side, axis) => Math.min(Math.max(side + ways[event.key][axis], 0), 280));
+    if (lowered) beginStroke(at);
+  } else if (event.key in directions) {
+    at = at.map((side, axis) => Math.min(Math.max(side + directions[event.key][axis], 0), 280));
     if (lowered) strokes.at(-1).push(at);
   } else return;
   event.preventDefault();
@@ -185,32 +221,24 @@ paper.addEventListener("keydown", (event) => {
   pen.fillRect(at[0] - 3, at[1] - 3, 6, 6);
 });
 
+// ---------------------------------------------------------------- Buttons, files
+
 document.getElementById("undo").addEventListener("click", () => {
   if (strokes.length) strokes.pop(); else background = photograph = null;
   lowered = false;
   change();
 });
-document.getElementById("clear").addEventListener("click", () => lay_down(null));
+document.getElementById("clear").addEventListener("click", () => layDown(null));
 document.getElementById("example").addEventListener("click", () => {
   fetch("example?" + Math.random()).then((response) => response.blob())
-    .then(createImageBitmap).then((picture) => lay_down(picture)).catch(() => {});
+    .then(createImageBitmap).then((picture) => layDown(picture)).catch(() => {});
 });
 document.getElementById("open").addEventListener("click", () => file.click());
-file.addEventListener("change", () => { open_picture(file.files[0]); file.value = ""; });
+file.addEventListener("change", () => { openPicture(file.files[0]); file.value = ""; });
 document.addEventListener("dragover", (event) => event.preventDefault());
 document.addEventListener("drop", (event) => {
   event.preventDefault();
-  open_picture(event.dataTransfer.files[0]);
+  openPicture(event.dataTransfer.files[0]);
 });
 
-for (let digit = 0; digit < 10; digit++) {
-  const name = document.createElement("span"), frame = document.createElement("div");
-  const share = document.createElement("span"), fill = document.createElement("div");
-  name.textContent = digit;
-  share.className = "share";
-  fill.className = "fill";
-  frame.append(fill);
-  bars.append(name, frame, share);
-  rows.push({name, fill, share});
-}
 change();
