@@ -152,12 +152,14 @@ def plot_steps(
     scales = "Each panel has its own scale: black is 0, or blue below 0 and red above."
     titles = [f"Forward: an image, {seen}. {scales}{_explain_order(model)}"]
     titles.append(f"Backward: derivatives of the loss; the label is {label}")
-    rows = [math.ceil(len(steps) / 5) for steps in (forward, back) if steps]
-    figure = figure or _new_figure(13, 2.9 * sum(rows))
+    counts = [len(steps) for steps in (forward, back) if steps]
+    rows = [math.ceil(count / 6) for count in counts]
+    columns = max(math.ceil(n / m) for n, m in zip(counts, rows, strict=True))
+    figure = figure or _new_figure(max(2.6 * columns, 10), 2.9 * sum(rows))
     parts = figure.subfigures(len(rows), 1, height_ratios=rows, squeeze=False).ravel()
     for part, steps, title in zip(parts, (forward, back), titles, strict=False):
         part.suptitle(title)
-        _draw_steps(part, steps, signed=steps is back)
+        _draw_steps(part, steps, columns, signed=steps is back)
     return figure
 
 
@@ -168,9 +170,12 @@ def _explain_order(model: HandwrittenNumberClassification) -> str:
     return "\nPooling comes before ReLU: the two commute, and this order computes less."
 
 
-def _draw_steps(part: SubFigure, steps: list[tuple], signed: bool) -> None:
-    """Draw steps, five a row, each as `trace_steps` returns it."""
-    panels = part.subplots(math.ceil(len(steps) / 5), 5, squeeze=False).ravel()
+def _draw_steps(
+    part: SubFigure, steps: list[tuple], columns: int, signed: bool
+) -> None:
+    """Draw steps in rows, each step as `trace_steps` returns it."""
+    rows = math.ceil(len(steps) / columns)
+    panels = part.subplots(rows, columns, squeeze=False).ravel()
     for panel in panels[len(steps) :]:
         panel.set_axis_off()
     for number, (panel, step) in enumerate(zip(panels, steps, strict=False)):
