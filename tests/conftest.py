@@ -1,6 +1,8 @@
-"""What all tests share: the digits, MNIST where it is, TensorFlow without its log."""
+"""Fixtures of all tests: digits, MNIST where it is, the program in an empty folder."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -11,6 +13,7 @@ os.environ.update(
 
 import numpy as np
 import pytest
+from helpers.program import STRICT
 
 ROOT = Path(__file__).parents[1]
 
@@ -18,6 +21,12 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture
 def rng():
     return np.random.default_rng(20)
+
+
+@pytest.fixture
+def examples(rng):
+    """Return 50 images of 8x8 with labels 0..2."""
+    return rng.random((50, 8, 8)), rng.integers(0, 3, size=50)
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +44,35 @@ def mnist_path():
     if not path:
         pytest.skip("MNIST_PATH names no MNIST")
     return Path(path).resolve()
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """Return an environment with no MNIST, no Keras cache and no network."""
+    nowhere = "http://127.0.0.1:9"  # the discard port: refuses at once
+    kept = {k: v for k, v in os.environ.items() if k != "MNIST_PATH"}
+    return kept | {
+        "KERAS_HOME": str(tmp_path / "keras"),
+        "HTTPS_PROXY": nowhere,
+        "https_proxy": nowhere,
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+    }
+
+
+@pytest.fixture
+def program(environment, tmp_path):
+    """Return a function that runs run.py in an empty folder."""
+
+    def start(*arguments, **variables):
+        command = [sys.executable, *STRICT, str(ROOT / "run.py"), *arguments]
+        return subprocess.run(
+            [str(part) for part in command],
+            env=environment | variables,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+
+    return start

@@ -1,8 +1,8 @@
 """Distortions: what they may change, and what they must not."""
 
-import loops
 import numpy as np
 import pytest
+from helpers import loops
 from numpy.testing import assert_allclose, assert_array_equal
 
 from digits.figures import plot_distortions

@@ -1,88 +1,29 @@
-"""The program, run for real in a process of its own, and its reading of data."""
+"""The program, run for real in a process of its own."""
 
-import gzip
 import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 from conftest import ROOT
-from numpy.testing import assert_array_equal
+from helpers.networks import call_in_each_step
+from helpers.program import (
+    FIGURES,
+    RESULTS,
+    UNFINISHED,
+    assert_pictures,
+    names,
+    start_program,
+)
 from PIL import Image
 
 import run
-from digits.figures import plot_comparison
-from digits.mnist import DIGITS, load_data, read_data, split_training
+from digits.mnist import DIGITS, read_data
 from digits.pictures import name_digits
 from handwritten_classifier import HandwrittenNumberClassification
-
-FIGURES = {"training.png", "kernels.png", "confusion.png", "mistakes.png"}
-RESULTS = {"model.npz", "metrics.json"} | FIGURES
-UNFINISHED = {"checkpoint.npz", "checkpoint.json"}
-# Libraries may call what other libraries deprecate.
-STRICT = ("-W", "error", "-W", "ignore::DeprecationWarning")
-
-
-@pytest.fixture
-def environment(tmp_path):
-    """Return an environment with no MNIST, no Keras cache and no network."""
-    nowhere = "http://127.0.0.1:9"  # the discard port: refuses at once
-    kept = {k: v for k, v in os.environ.items() if k != "MNIST_PATH"}
-    return kept | {
-        "KERAS_HOME": str(tmp_path / "keras"),
-        "HTTPS_PROXY": nowhere,
-        "https_proxy": nowhere,
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-    }
-
-
-@pytest.fixture
-def program(environment, tmp_path):
-    """Return a function that runs run.py in an empty folder."""
-
-    def start(*arguments, **variables):
-        command = [sys.executable, *STRICT, str(ROOT / "run.py"), *arguments]
-        return subprocess.run(
-            [str(part) for part in command],
-            env=environment | variables,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=200,
-            check=False,
-        )
-
-    return start
-
-
-def start_program(environment, folder, *arguments):
-    """Start run.py, and return its process, to be interrupted."""
-    command = [sys.executable, "-u", ROOT / "run.py", *arguments]
-    return subprocess.Popen(
-        [str(part) for part in command],
-        env=environment,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def names(folder):
-    return {path.name for path in folder.iterdir()}
-
-
-def assert_pictures(folder, figures):
-    for name in figures:
-        with Image.open(folder / name) as image:
-            assert image.format == "PNG"
-            assert min(image.size) > 200
-            assert len(image.convert("RGB").getcolors(100_000)) > 10, f"{name} is empty"
 
 
 class TestTrain:
@@ -271,16 +212,11 @@ class TestTrain:
     def test_a_run_that_diverges_later_writes_what_was_learned_before(
         self, tmp_path, monkeypatch, capsys
     ):
-        check = HandwrittenNumberClassification._check_convergence
+        def diverge_in_epoch_2(model, *_):
+            if len(model.history["loss"]) == 1:
+                model.W_dense[:] = np.nan
 
-        def diverge_in_epoch_2(self, *arguments):
-            if self._run.epoch == 1:
-                self.W_dense[:] = np.nan
-            check(self, *arguments)
-
-        monkeypatch.setattr(
-            HandwrittenNumberClassification, "_check_convergence", diverge_in_epoch_2
-        )
+        call_in_each_step(monkeypatch, "generate_patches", diverge_in_epoch_2)
         flags = ["--data", str(DIGITS), "--limit", "50", "--output", str(tmp_path)]
         assert run.main(flags) == 1
         assert "all results are in" in capsys.readouterr().out
@@ -312,150 +248,6 @@ class TestTrain:
             "folder for the results (default: results)",
         ):
             assert text in shown
-
-
-@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
-class TestResume:
-    FLAGS = ("--recipe", "source", "--data", "digits.npz", "--limit", "500")
-    FLAGS += ("--held-out", "100", "--epochs", "6", "--output", "a b")
-
-    @pytest.fixture
-    def folder(self, tmp_path):
-        """Return the folder of results that a killed run leaves, beside its data."""
-        (tmp_path / "digits.npz").write_bytes(DIGITS.read_bytes())
-        return tmp_path / "a b"
-
-    def kill(self, environment, folder, epoch):
-        """Start a run, and kill it once it has finished an epoch."""
-        with start_program(environment, folder.parent, *self.FLAGS) as process:
-            for line in process.stdout:
-                if line.startswith(f"epoch {epoch}/"):
-                    break
-            process.kill()
-
-    def read_metrics(self, folder):
-        metrics = json.loads((folder / "metrics.json").read_text())
-        del metrics["seconds"], metrics["history"]["seconds"]
-        return metrics
-
-    def test_a_killed_run_goes_on_to_the_very_results_of_a_whole_one(
-        self, environment, program, folder
-    ):
-        assert program(*self.FLAGS).returncode == 0
-        expected = self.read_metrics(folder)
-        arrays = dict(np.load(folder / "model.npz"))
-        for path in folder.iterdir():
-            path.unlink()
-        self.kill(environment, folder, epoch=3)
-        assert names(folder) >= UNFINISHED
-        assert not names(folder) & RESULTS
-        done = program("--resume", "--output", "a b")
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == ""  # The data are those that were named at first.
-        assert "epoch 3/6" not in done.stdout
-        assert self.read_metrics(folder) == expected
-        with np.load(folder / "model.npz") as archive:
-            for name in arrays.keys() - {"history"}:
-                assert_array_equal(archive[name], arrays[name], err_msg=name)
-        assert names(folder) == RESULTS
-
-    def test_other_data_are_refused_and_nothing_is_lost(
-        self, environment, program, folder
-    ):
-        self.kill(environment, folder, epoch=1)
-        data = dict(np.load(DIGITS))
-        data["x_train"][7, 3, 3] ^= 1
-        np.savez(folder.parent / "digits.npz", **data)
-        before = (folder / "checkpoint.npz").read_bytes()
-        done = program("--resume", "--output", "a b")
-        assert done.returncode == 2
-        assert "--resume must find the data of the interrupted run" in done.stderr
-        assert (folder / "checkpoint.npz").read_bytes() == before
-
-    def test_a_run_killed_before_its_report_trains_no_further(
-        self, environment, program, folder
-    ):
-        self.kill(environment, folder, epoch=1)
-        model = HandwrittenNumberClassification.load(folder / "checkpoint.npz")
-        split = split_training(read_data(DIGITS), 500, 100)
-        model.fit(split.images, split.labels, validation_data=split.held_out, verbose=0)
-        model.save(folder / "checkpoint.npz")
-        done = program("--resume", "--output", "a b")
-        assert done.returncode == 0, done.stderr
-        assert "epoch 1" not in done.stdout
-        assert names(folder) == RESULTS
-        last = HandwrittenNumberClassification.load(folder / "model.npz")
-        assert_array_equal(last.W_dense, model.W_dense)
-        assert self.read_metrics(folder)["complete"] is True
-
-    def test_a_new_run_that_cannot_begin_leaves_what_was_interrupted(
-        self, environment, folder, capsys
-    ):
-        self.kill(environment, folder, epoch=1)
-        before = (folder / "checkpoint.npz").read_bytes()
-        flags = ["--data", str(DIGITS), "--output", str(folder)]
-        for wrong in (["--lr", "-1"], ["--limit", "0"], ["--held-out", "-1"]):
-            assert run.main(flags + wrong) == 2
-        assert (folder / "checkpoint.npz").read_bytes() == before
-
-    def test_a_new_run_sets_aside_what_was_interrupted(
-        self, environment, program, folder
-    ):
-        flags = ("--data", "digits.npz", "--output", "a b", "--epochs", "1")
-        for number in ("", "-2"):
-            self.kill(environment, folder, epoch=1)
-            before = (folder / "checkpoint.npz").read_bytes()
-            done = program(*flags, "--limit", "50")
-            assert done.returncode == 0, done.stderr
-            aside = folder / f"interrupted{number}"
-            going_on = f"python run.py --resume --output 'a b/{aside.name}'"
-            assert f"The interrupted run will go on with: {going_on}" in done.stdout
-            assert (aside / "checkpoint.npz").read_bytes() == before
-        done = program("--resume", "--output", "a b/interrupted")
-        assert done.returncode == 0, done.stderr
-        assert names(folder / "interrupted") == RESULTS
-        assert names(folder) == RESULTS | {"interrupted", "interrupted-2"}
-
-    @pytest.mark.parametrize(
-        ("arguments", "checkpoint", "got"),
-        [
-            (None, b"", "no checkpoint.json: begin one, or name --output"),
-            ("{}", None, "no checkpoint.npz: begin one, or name --output"),
-            ("{", b"", "a damaged one: Expecting"),
-            ("{}", b"half", "a damaged one: path must be a model file"),
-        ],
-    )
-    def test_without_a_whole_checkpoint_it_says_so(
-        self, tmp_path, capsys, arguments, checkpoint, got
-    ):
-        if arguments is not None:
-            (tmp_path / "checkpoint.json").write_text(arguments)
-        if checkpoint is not None:
-            (tmp_path / "checkpoint.npz").write_bytes(checkpoint)
-        assert run.main(["--resume", "--output", str(tmp_path)]) == 2
-        required = f"--resume must find an interrupted run in {tmp_path}{os.sep}"
-        assert f"{required}; got {got}" in capsys.readouterr().err
-
-    def test_arguments_that_are_not_its_own_are_refused(self, tmp_path, capsys):
-        HandwrittenNumberClassification("10N").save(tmp_path / "checkpoint.npz")
-        (tmp_path / "checkpoint.json").write_text('{"recipe": "fast"}')
-        assert run.main(["--resume", "--output", str(tmp_path)]) == 2
-        assert "got a checkpoint.json that does not say" in capsys.readouterr().err
-
-    @pytest.mark.parametrize(
-        ("others", "got"),
-        [
-            (["--lr", "1"], "--lr"),
-            (["--recipe", "default"], "--recipe"),
-            (["--limit", "5", "--held-out", "3"], "--held-out, --limit"),
-            (["compare", "10N"], "compare"),
-            (["predict", "x.png"], "predict"),
-        ],
-    )
-    def test_it_suffers_no_flag_or_command_beside_it(self, capsys, others, got):
-        assert run.main(["--resume", "--output", "nowhere", *others]) == 2
-        required = "--resume must stand alone or beside --output"
-        assert f"{required}; got {got}\n" in capsys.readouterr().err
 
 
 class TestReproduce:
@@ -610,32 +402,6 @@ class TestCompare:
         assert {row.count("convolution") for row in kinds} >= {0, 1, 2}
         assert {row.count("pooling") for row in kinds} >= {0, 1, 2}
 
-    def test_the_figure_shows_training_beside_test_for_each(self):
-        row = {"train_loss": 0.1, "test_loss": 0.2, "train_accuracy": 0.97}
-        results = [row | {"architecture": a, "test_accuracy": 0.96} for a in "ABC"]
-        figure = plot_comparison(results)
-        titles = [panel.get_title() for panel in figure.axes]
-        assert titles == ["Accuracy vs. Configuration", "Loss vs. Configuration"]
-        ticks = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-        assert ticks == ["A", "B", "C"]
-        legend = [text.get_text() for text in figure.legends[0].get_texts()]
-        assert legend == ["training", "test"]
-        for panel, numbers in zip(
-            figure.axes, ({"97.00", "96.00"}, {"0.100", "0.200"}), strict=True
-        ):
-            assert {text.get_text() for text in panel.texts} == numbers
-            for points in panel.collections:
-                assert points.get_offsets()[:, 1].tolist() == [0, 1, 2]
-
-    def test_results_that_lie_close_together_can_be_read_off_the_axis(self):
-        row = {"architecture": "A", "train_accuracy": 0.9834, "test_accuracy": 0.9822}
-        figure = plot_comparison([row | {"train_loss": 0.112, "test_loss": 0.113}])
-        ticks = [
-            [text.get_text() for text in panel.get_xticklabels()]
-            for panel in figure.axes
-        ]
-        assert ticks == [["98.22", "98.34"], ["0.112", "0.113"]]
-
 
 class TestPredict:
     @pytest.fixture
@@ -735,204 +501,7 @@ class TestPredict:
         assert "must be a model file" in done.stderr
 
 
-class TestData:
-    def idx(self, array):
-        """Return an array as the bytes of an IDX file."""
-        sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
-        return bytes((0, 0, 8, array.ndim)) + sizes + array.tobytes()
-
-    @pytest.fixture
-    def arrays(self, rng):
-        return {
-            "x_train": rng.integers(0, 256, size=(20, 28, 28), dtype=np.uint8),
-            "y_train": rng.integers(0, 10, size=20, dtype=np.uint8),
-            "x_test": rng.integers(0, 256, size=(5, 28, 28), dtype=np.uint8),
-            "y_test": rng.integers(0, 10, size=5, dtype=np.uint8),
-        }
-
-    def check(self, data, arrays):
-        for found, expected in zip(data[2:], arrays.values(), strict=True):
-            assert_array_equal(found, expected)
-
-    def test_a_keras_file(self, tmp_path, arrays):
-        np.savez(tmp_path / "mnist.npz", **arrays)
-        data = load_data(tmp_path / "mnist.npz")
-        self.check(data, arrays)
-        assert not data.embedded
-
-    @pytest.mark.parametrize("dot", ["-", "."])
-    @pytest.mark.parametrize("zipped", [True, False])
-    def test_a_folder_of_idx_files(self, tmp_path, arrays, dot, zipped):
-        for (part, kind), array in zip(
-            (
-                ("train-images", "idx3"),
-                ("train-labels", "idx1"),
-                ("t10k-images", "idx3"),
-                ("t10k-labels", "idx1"),
-            ),
-            arrays.values(),
-            strict=True,
-        ):
-            content = self.idx(array)
-            path = tmp_path / f"{part}{dot}{kind}-ubyte{'.gz' if zipped else ''}"
-            path.write_bytes(gzip.compress(content) if zipped else content)
-        (tmp_path / "train-images-idx3-ubyte-folder").mkdir()  # Some archives have one.
-        self.check(load_data(tmp_path), arrays)
-
-        path = next(tmp_path.glob("t10k-images*"))
-        whole = path.read_bytes()
-        overwritten = whole[:40] + b"\xff" * 40 + whole[80:] + b"more"
-        page = b"<html>Not Found</html>"
-        for damaged in (whole[:-9], whole[:7], b"", page, overwritten):
-            path.write_bytes(damaged)
-            with pytest.raises(ValueError, match=r"t10k-images.* must be an IDX file"):
-                load_data(tmp_path)
-
-    def test_the_order_of_the_places(self, tmp_path, arrays, monkeypatch):
-        monkeypatch.delenv("MNIST_PATH", raising=False)
-        monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-        (tmp_path / "datasets").mkdir()
-        np.savez(tmp_path / "datasets" / "mnist.npz", **arrays)
-        self.check(load_data(), arrays)
-        monkeypatch.setenv("MNIST_PATH", str(DIGITS))
-        assert load_data().embedded
-        self.check(load_data(tmp_path / "datasets" / "mnist.npz"), arrays)
-
-    @pytest.mark.parametrize("writable", [True, False])
-    def test_a_download_is_kept_where_that_is_possible(
-        self, tmp_path, arrays, monkeypatch, writable
-    ):
-        from tensorflow.keras.datasets import mnist
-
-        home = tmp_path / "keras" if writable else tmp_path / "nowhere" / "keras"
-        kept = []
-
-        def load(path="mnist.npz"):
-            kept.append(path)
-            if writable:
-                (home / "datasets").mkdir()
-                with open(home / "datasets" / path, "wb") as file:
-                    np.savez(file, **arrays)
-            x_train, y_train, x_test, y_test = arrays.values()
-            return (x_train, y_train), (x_test, y_test)
-
-        monkeypatch.delenv("MNIST_PATH", raising=False)
-        monkeypatch.setenv("KERAS_HOME", str(home))
-        monkeypatch.setattr(mnist, "load_data", load)
-        if writable:
-            home.mkdir()
-        for _ in range(2):
-            self.check(load_data(), arrays)
-        if writable:
-            assert len(kept) == 1  # Then it is there.
-            assert names(home / "datasets") == {"mnist.npz"}
-        else:
-            assert kept == ["mnist.npz"] * 2
-
-    def test_a_broken_cache_is_said_and_then_passed_over(
-        self, tmp_path, arrays, monkeypatch, capsys
-    ):
-        monkeypatch.delenv("MNIST_PATH", raising=False)
-        monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-        (tmp_path / "datasets").mkdir()
-        (tmp_path / "datasets" / "mnist.npz").write_text("broken")
-
-        def no_network(cached):
-            raise OSError("no network")
-
-        monkeypatch.setattr("digits.mnist.download_mnist", no_network)
-        assert load_data().embedded
-        said = capsys.readouterr().err
-        assert "must be a .npz file" in said
-        assert "no network" in said
-
-    @pytest.mark.parametrize(
-        ("name", "array", "message"),
-        [
-            ("x_train", np.zeros((20, 28, 28)), "uint8 images"),
-            ("x_test", np.zeros((5, 27, 28), np.uint8), r"\(5, 27, 28\)"),
-            ("y_test", np.zeros(4, int), "a label|integer label"),
-            ("y_test", np.full(5, 10), r"labels 0\.\.9; got 10\.\.10"),
-            ("y_train", np.zeros(20), "integer label"),
-            ("y_train", None, "y_train"),
-            ("x_test", np.zeros((5, 8, 8), np.uint8), r"\(n, 28, 28\); got .*8, 8"),
-            ("x_train", np.zeros((20, 8, 8), np.uint8), r"\(n, 8, 8\); got .*28, 28"),
-            ("x_train", np.zeros((5001, 8, 8), np.uint8), r"28\); got .*5001, 8, 8"),
-            ("x_train", np.array([object()]), "must hold numbers or text.*object"),
-        ],
-    )
-    def test_wrong_arrays_are_named(self, tmp_path, arrays, name, array, message):
-        changed = {k: v for k, v in (arrays | {name: array}).items() if v is not None}
-        np.savez(tmp_path / "mnist.npz", **changed)
-        with pytest.raises(ValueError, match=message):
-            load_data(tmp_path / "mnist.npz")
-
-    def test_the_held_out_images_are_the_last_sixth_and_never_learned_from(
-        self, digits
-    ):
-        split = split_training(digits)
-        assert len(split.images) == 1250
-        assert_array_equal(split.held_out[0], digits.train_images[1250:])
-        limited = split_training(digits, 100)
-        assert_array_equal(limited.images, digits.train_images[:100])
-        assert_array_equal(limited.held_out[1], split.held_out[1])
-        assert len(split_training(digits, 10**6).images) == 1250
-
-    def test_as_many_are_held_out_as_is_asked_for(self, digits):
-        split = split_training(digits, held_out=7)
-        assert_array_equal(split.held_out[1], digits.train_labels[-7:])
-        assert_array_equal(split.images, digits.train_images[:-7])
-        everything = split_training(digits, held_out=0)
-        assert everything.held_out is None
-        assert len(everything.images) == 1500
-        for wrong in (-1, 1500):
-            with pytest.raises(ValueError, match=f"--held-out must be .*; got {wrong}"):
-                split_training(digits, held_out=wrong)
-
-    def test_the_embedded_digits_are_those_of_uci(self):
-        from make_digits import make_digits
-
-        with np.load(DIGITS) as archive:
-            for name, expected in make_digits().items():
-                assert archive[name].dtype == np.uint8
-                assert_array_equal(archive[name], expected, err_msg=name)
-
-    def test_the_embedded_digits_have_mnists_layout(self, digits):
-        images = np.concatenate([digits.train_images, digits.test_images])
-        assert images.shape == (1797, 28, 28)
-        high = (images > 0).any(axis=2).sum(axis=1)
-        wide = (images > 0).any(axis=1).sum(axis=1)
-        assert (np.maximum(high, wide) == 20).mean() > 0.99
-        mass = images.sum(axis=(1, 2))
-        centre = (images.sum(axis=2) * np.arange(28)).sum(axis=1) / mass
-        assert abs(centre.mean() - 14) < 0.1
-
-
-class TestFiles:
-    def test_a_failed_write_leaves_the_old_file_and_nothing_else(self, tmp_path):
-        path = tmp_path / "file"
-        path.write_text("old")
-
-        def fail(temporary):
-            temporary.write_text("half")
-            raise OSError("disk full")
-
-        with pytest.raises(OSError, match="disk full"):
-            run.write_file(path, fail)
-        assert path.read_text() == "old"
-        assert names(tmp_path) == {"file"}
-
-
-class TestMnist:
-    def test_mnist_is_mnist(self, mnist_path):
-        data = load_data(mnist_path)
-        assert len(data.train_labels) == 60_000
-        assert len(data.test_labels) == 10_000
-
-    def test_a_sixth_of_mnist_is_10_000_images(self, mnist_path):
-        split = split_training(load_data(mnist_path))
-        assert len(split.held_out[1]) == 10_000
-
+class TestOnMnist:
     def test_a_default_run_on_a_part_of_mnist(self, program, tmp_path, mnist_path):
         flags = ("--limit", "12000", "--epochs", "1")
         done = program("--data", mnist_path, *flags)
@@ -955,3 +524,17 @@ class TestMnist:
         metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
         assert len(metrics["history"]["loss"]) == 1
         assert metrics["test_accuracy"] > 0.985
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fail(temporary):
+        temporary.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        run.write_file(path, fail)
+    assert path.read_text() == "old"
+    assert names(tmp_path) == {"file"}

@@ -1,8 +1,8 @@
 """Each step alone: answers worked by hand, loop versions, and the known traps."""
 
-import loops
 import numpy as np
 import pytest
+from helpers import loops
 from numpy.testing import assert_allclose, assert_array_equal
 
 from handwritten_classifier import HandwrittenNumberClassification

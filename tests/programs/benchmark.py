@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import numpy as np  # noqa: E402
-from page import BROWSER, DRIVER, browsing, serving  # noqa: E402
+from helpers.page import BROWSER, DRIVER, browsing, serving  # noqa: E402
 
 import run  # noqa: E402
 from digits.figures import (  # noqa: E402

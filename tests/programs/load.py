@@ -34,7 +34,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import numpy as np  # noqa: E402
 from benchmark import anonymous_memory, watch_memory  # noqa: E402
-from page import serving  # noqa: E402
+from helpers.page import serving  # noqa: E402
 
 import run  # noqa: E402
 from digits.mnist import DIGITS, read_data  # noqa: E402

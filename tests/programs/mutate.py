@@ -55,12 +55,9 @@ METHODS = [
     "_smoothing",
 ]
 TESTS = [
-    *("test_steps.py", "test_gradients.py", "test_distortions.py"),
-    "test_network.py::TestArchitecture",
-    "test_network.py::TestTraining",
-    "test_network.py::TestOneMathematics",
-    "test_network.py::TestPrediction",
-    "test_network.py::TestWorkSpace",
+    *("test_steps.py", "test_gradients.py", "test_distortions.py", "test_network.py"),
+    *("test_construction.py::TestArchitecture", "test_learning.py"),
+    "test_prediction.py",
 ]
 # These take long, and notice nothing that the others do not.
 SLOW = "the_bar or drawing or digits_are_learned or central_differences[0-"

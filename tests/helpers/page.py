@@ -10,7 +10,7 @@ from pathlib import Path
 
 from digits.mnist import DIGITS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 

@@ -15,12 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from conftest import ROOT
+from helpers.page import BROWSER, DRIVER, browsing, serving
 from numpy.testing import assert_allclose
-from page import BROWSER, DRIVER, browsing, serving
 from PIL import Image
 
 import run
-from digits.mnist import DIGITS, read_data
+from digits.mnist import DIGITS
 from digits.page.server import DrawingServer
 from digits.pictures import name_digits, prepare_image
 from handwritten_classifier import HandwrittenNumberClassification
@@ -54,13 +54,19 @@ def browser(tmp_path_factory):
         yield driver
 
 
-def ask(address, method, path, body=None, **headers):
-    """Return status and content of an answer."""
+def fetch(address, method, path, body=None, **headers):
+    """Return status, headers and content of an answer."""
     connection = http.client.HTTPConnection(address, timeout=20)
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     connection.request(method, path, body, names)
     answer = connection.getresponse()
-    return answer.status, answer.read()
+    return answer.status, answer.headers, answer.read()
+
+
+def ask(address, method, path, body=None, **headers):
+    """Return status and content of an answer."""
+    status, _, content = fetch(address, method, path, body, **headers)
+    return status, content
 
 
 def as_png(pixels):
@@ -81,7 +87,7 @@ class TestServer:
         assert result["names"] == name_digits(expected)
         assert result["message"].startswith(f"{result['names'][0]} (")
         sizes = [step["size"] for step in result["steps"]]
-        assert sizes[:3] == ["28x28x1", "24x24x12", "8x8x12"]
+        assert sizes[:3] == ["28x28x1", "25x25x12", "8x8x12"]
         seen = result["steps"][0]["picture"].partition("base64,")[2]
         with Image.open(io.BytesIO(base64.b64decode(seen))) as image:
             shown = np.asarray(image.convert("L")) / 255
@@ -152,19 +158,45 @@ class TestServer:
         assert json.loads(content)["message"]
         assert ask(address, "GET", "/")[0] == 200
 
-    def test_only_this_machine_is_served_and_nothing_else_is_loaded(self, address):
+    def test_only_this_machine_is_served(self, digits):
         server = DrawingServer(
-            0, HandwrittenNumberClassification(), read_data(DIGITS).test_images
+            0, HandwrittenNumberClassification(), digits.test_images[:1]
         )
         assert server.server_address[0] == "127.0.0.1"
         server.server_close()
-        page = ask(address, "GET", "/")[1].decode()
-        assert page == (ROOT / "digits/page/index.html").read_text(encoding="utf-8")
-        assert not re.search(r"(https?:)?//[a-z]+\.", page)
-        connection = http.client.HTTPConnection(address)
-        connection.request("GET", "/")
-        policy = connection.getresponse().headers["Content-Security-Policy"]
-        assert "default-src 'none'" in policy
+
+    @pytest.mark.parametrize(
+        ("path", "name", "kind"),
+        [
+            ("/", "index.html", "text/html"),
+            ("/page.js", "page.js", "text/javascript"),
+            ("/style.css", "style.css", "text/css"),
+        ],
+    )
+    def test_the_page_is_a_document_a_script_and_a_style_sheet(
+        self, address, path, name, kind
+    ):
+        status, headers, content = fetch(address, "GET", path)
+        assert status == 200
+        assert headers["Content-Type"] == f"{kind}; charset=utf-8"
+        assert content == (ROOT / "digits" / "page" / name).read_bytes()
+        assert not re.search(rb"(https?:)?//[a-z]+\.", content)
+
+    @pytest.mark.parametrize("path", ["/", "/page.js", "/style.css", "/nothing"])
+    def test_nothing_is_loaded_or_run_but_what_the_server_sends(self, address, path):
+        policy = fetch(address, "GET", path)[1]["Content-Security-Policy"]
+        rules = dict(rule.split(maxsplit=1) for rule in policy.split("; "))
+        assert rules["default-src"] == "'none'"
+        for source in ("script-src", "style-src", "connect-src"):
+            assert rules[source] == "'self'"
+        assert rules["img-src"] == "'self' data:"
+        assert rules["frame-ancestors"] == "'none'"
+        assert "unsafe" not in policy
+
+    def test_the_document_has_no_script_or_style_within(self, address):
+        document = ask(address, "GET", "/")[1].decode()
+        assert re.findall("<script[^>]*>[^<]*", document) == ['<script src="page.js">']
+        assert not re.search(r"<style|<[^>]* (style|on[a-z]+)=", document)
 
 
 class TestClients:
@@ -391,7 +423,7 @@ class TestPage:
         self.wait_for(page, lambda text: text.startswith("1 ("))
         script = "return [...document.images].map((picture) => picture.naturalWidth)"
         self.wait_for(
-            page, lambda _: page.execute_script(script) == [28, 101, 37, 37, 49, 49]
+            page, lambda _: page.execute_script(script) == [28, 105, 37, 37, 49, 49]
         )
         page.find_element("id", "clear").click()
         self.wait_for(page, lambda text: text == "draw a digit")
@@ -471,6 +503,15 @@ class TestPage:
         page.find_element("id", "clear").click()
         self.wait_for(page, lambda text: text == "draw a digit")
         assert page.find_elements("css selector", "#found img") == []
+
+    def test_the_browser_complains_of_nothing(self, page):
+        self.wait_for(page, lambda text: text == "draw a digit")
+        page.get_log("browser")  # begins anew
+        page.refresh()
+        self.trace(page, [(0, -90), (0, -30), (0, 30), (0, 90)])
+        self.wait_for(page, lambda text: text.startswith("1 ("))
+        icon = "favicon.ico"  # Browsers ask for one by themselves.
+        assert not [e for e in page.get_log("browser") if icon not in e["message"]]
 
     def test_it_fits_a_phone(self, page):
         page.execute_cdp_cmd(
