@@ -16,7 +16,7 @@ function per stage, each of which takes what the stage before it returns::
 
 Ink is a float from 0, which is paper, to about 1. A box is top, left, bottom, right in
 pixels. A piece is a connected component of the ink. Thresholds without a source were
-set by trial; ``tests/programs/handwriting.py`` measures what a change does to them.
+set by trial; ``tests/programs/handwriting.py`` measures the effect of changing them.
 """
 
 from __future__ import annotations
