@@ -36,35 +36,27 @@ Conventions
     - ``d_name`` is the derivative of the loss by ``name`` and has its shape. The loss
       is the mean over the batch, in nats. Labels are integers 0..N-1 of shape (B,).
     - ReLU belongs to its convolution, and the notation lists it there. Where pooling
-      follows, the network pools first, and adds the bias and applies ReLU afterwards.
-      The result is the same, since all three keep the order of any two numbers, and
-      there are P * P times fewer numbers to add to and to cut off.
+      follows, the network pools first, and adds the bias and applies ReLU afterwards:
+      all three keep the order of any two numbers, so the result is the same, and there
+      are P * P times fewer numbers to add to and to cut off.
     - In memory, the batch is the innermost axis: a tensor (B, H, W, C) is a transposed
       view of an array (C, H, W, B). A row of a window, taken from all images, is then
       one contiguous run, and the patches of a batch are a matrix that the kernels
-      multiply from the left without a transposition. The steps return the same numbers
-      for arrays in any other memory order, only more slowly.
+      multiply from the left without a transposition. Arrays in any other memory order
+      give the same numbers, only more slowly.
 
-Sources
-    - LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document
-      recognition, Proc. IEEE 86 (1998): the network (section II) and MNIST (III).
-    - Goodfellow, Bengio, Courville: Deep Learning (2016): backpropagation (6.5),
-      convolution and its gradients (9.5).
-    - Ciresan, Meier, Schmidhuber: Multi-column deep neural networks for image
-      classification, CVPR (2012): the notation of architectures (table 1).
-    - He, Zhang, Ren, Sun: Delving deep into rectifiers, ICCV (2015): the initial
-      weights (section 2.2).
-    - Sutskever, Martens, Dahl, Hinton: On the importance of initialization and momentum
-      in deep learning, ICML (2013): Nesterov momentum for SGD (section 2).
-    - Szegedy, Vanhoucke, Ioffe, Shlens, Wojna: Rethinking the Inception architecture
-      for computer vision, CVPR (2016): label smoothing (section 7).
-    - Smith: A disciplined approach to neural network hyper-parameters, arXiv:1803.09820
-      (2018): the one-cycle learning rate (section 4).
+Sources, with their sections
+    LeCun et al., Gradient-based learning applied to document recognition, 1998 (II,
+    III): the network, MNIST. Goodfellow et al., Deep Learning, 2016 (6.5, 9.5): the
+    gradients. Ciresan et al., Multi-column deep neural networks, 2012 (table 1): the
+    notation. He et al., Delving deep into rectifiers, 2015 (2.2): the initial weights.
+    Sutskever et al., Initialization and momentum, 2013 (2): Nesterov momentum. Szegedy
+    et al., Rethinking the Inception architecture, 2016 (7): label smoothing. Smith,
+    arXiv:1803.09820, 2018 (4): the one-cycle learning rate.
 """
 
 from __future__ import annotations
 
-import glob
 import inspect
 import json
 import math
@@ -86,11 +78,8 @@ from types import SimpleNamespace
 from typing import IO, Any
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
-__all__ = ["HandwrittenNumberClassification"]
-
-Array = np.ndarray
+Array, Sizes = np.ndarray, tuple[int, ...]  # in signatures
 
 
 class HandwrittenNumberClassification:
@@ -106,41 +95,32 @@ class HandwrittenNumberClassification:
         what it is: a convolution whose kernel covers the whole map.
     input_shape : (int, int, int), default (28, 28, 1)
         Height, width (pixels) and channels of one image.
-    epochs : int, default 1
-        Passes over the training images in one call of `fit`.
-    batch_size : int, default 32
-        Images in one step of gradient descent.
+    epochs, batch_size : int, default 1 and 32
+        Passes over the training images in one call of `fit`; images in one step.
     lr : float, default 0.01
         Learning rate, above 0; the peak of the cycle with ``schedule="one-cycle"``.
     momentum : float, default 0.0
         Nesterov momentum, 0 <= momentum < 1.
     weight_decay : float, default 0.0
-        L2 penalty, at least 0: ``weight_decay * w`` is added to the gradient of kernels
-        and weights, not of biases.
-    label_smoothing : float, default 0.0
-        Share of the target, 0 <= s < 1, that is spread evenly over all classes, in the
-        loss and its gradient (`compute_loss`).
-    averaging : float, default 0.0
-        Share of the steps of a `fit`, 0 <= a < 1, the last ones, over which the
-        parameters are averaged. `fit` ends with that mean.
+        L2 penalty, at least 0: adds ``weight_decay * w`` to gradients, not of biases.
     schedule : {"constant", "one-cycle"}, default "constant"
-        Learning rate over all steps of one `fit`. One-cycle: linearly up to `lr` over
-        the first 30 %, then linearly down to zero.
+        Learning rate over the steps of one `fit`. One-cycle: linearly up to `lr` over
+        the first 30 %, then linearly down to zero (Smith 2018, section 4).
     augment : bool or float, default False
-        Whether `distort` distorts each training image, anew in every epoch. A number
-        is the strength, 0 to 10; True is 1, False is 0.
+        Strength of `distort` for the training images, anew in every epoch; True is 1.
     seed : int, default 0
-        Seed of the one random generator. It draws the initial weights, then the order
-        of the images and the distortions.
+        Of the one random generator: initial weights, then shuffling and distortions.
     dtype : {np.float32, np.float64}, default np.float32
         Precision of the parameters and of all arithmetic.
+    label_smoothing : float, default 0.0
+        Share of the target, 0 <= s < 1, spread over all classes; see `compute_loss`.
+    averaging : float, default 0.0
+        Share of the steps of a `fit`, 0 <= a < 1, with whose mean parameters it ends.
 
     Attributes
     ----------
-    kernels : list of arrays of shape (F, C, K_h, K_w)
+    kernels, biases : lists of arrays of shape (F, C, K_h, K_w) and (F,)
         One for each convolution and hidden dense layer, in order.
-    biases : list of arrays of shape (F,)
-        One for each of `kernels`.
     W_dense, B_dense : arrays of shape (D, N) and (N,)
         Of the last layer.
     parameters : dict of str to array
@@ -148,34 +128,27 @@ class HandwrittenNumberClassification:
     binary_max_pool : bool array of shape (B, H', W', F, P, P) or None
         The mask of the last `generate_max_pool`. Prediction makes none.
     history : dict of str to list
-        One entry an epoch: ``loss, accuracy, seconds`` (of training) and, with
-        validation data, ``val_loss, val_accuracy`` (None for epochs without). Losses in
-        nats, accuracies 0..1.
+        One entry an epoch: ``loss`` (nats), ``accuracy`` (0..1), ``seconds`` and, with
+        validation data, ``val_loss, val_accuracy`` (None for epochs without).
     layers : list of SimpleNamespace
-        Each layer of `architecture`: token, kind, window, map shapes, parameters,
-        multiply-adds.
+        Each layer: token, kind, window, map shapes, parameters, multiply-adds.
+    classes_ : int array of shape (N,)
+        The labels 0..N-1, by scikit-learn's name.
 
     Notes
     -----
-    On one machine, with the same versions of the libraries, the same seed and the same
-    calls of `fit` and `partial_fit` give the same bits, whatever is evaluated or
-    predicted in between. Another processor, build of BLAS or batch size adds up in
-    another order, so that probabilities differ by rounding.
-
-    One model can predict in several threads at once, and each thread can train a model
-    of its own. The way back and `trace_steps` are for one thread at a time: they keep
-    the mask of the last pooling on the model.
+    The same machine, library versions, seed and calls of `fit` give the same bits.
+    Another processor, build of BLAS or batch size differs by rounding. One model can
+    predict in several threads at once, and each thread can train a model of its own.
+    The way back is for one thread at a time: it keeps the last mask on the model.
 
     Examples
     --------
     >>> rng = np.random.default_rng(0)
-    >>> images = rng.random((20, 8, 8))
-    >>> labels = rng.integers(0, 3, size=20)
+    >>> images, labels = rng.random((20, 8, 8)), rng.integers(0, 3, size=20)
     >>> model = HandwrittenNumberClassification("4C3-MP2-3N", input_shape=(8, 8, 1))
     >>> model.fit(images, labels, epochs=2, verbose=0).predict(images[:5]).shape
     (5,)
-    >>> len(model.history["loss"])
-    2
     """
 
     # ---------------------------------------------------------------- Construction
@@ -197,24 +170,14 @@ class HandwrittenNumberClassification:
         label_smoothing: float = 0.0,
         averaging: float = 0.0,
     ) -> None:
-        self.architecture = architecture
-        self.input_shape = input_shape
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.lr = lr
-        self.momentum = momentum
-        self.weight_decay = weight_decay
-        self.schedule = schedule
-        self.augment = augment
-        self.seed = seed
-        self.dtype = dtype
-        self.label_smoothing = label_smoothing
-        self.averaging = averaging
+        # Each setting becomes the attribute of its name.
+        vars(self).update({k: v for k, v in locals().items() if k != "self"})
         self._check_settings()
         self.layers = self._read_architecture(architecture, input_shape)
         self._steps = self._order_steps()
         self._read_size = self._find_read_size()
         self._draw_parameters()
+        self.classes_ = np.arange(len(self.B_dense))
         self.history = {"loss": [], "accuracy": [], "seconds": []}
         self.binary_max_pool: Array | None = None
         self._pooled_from: tuple = (None, None)
@@ -230,38 +193,28 @@ class HandwrittenNumberClassification:
         """Change settings: all of them or, where one is wrong, none.
 
         A new `architecture`, `input_shape`, `seed` or `dtype` makes a new network, with
-        initial weights and an empty history. The other settings keep what was learned.
-        An interrupted `fit` does not go on with changed settings.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If a setting is unknown or wrong.
+        initial weights and an empty history. The other settings keep what was learned,
+        but an interrupted `fit` does not go on with changed ones.
         """
         present = self.get_params()
         for name in settings.keys() - present.keys():
             raise _wrong("settings", f"be among {list(present)}", repr(name))
         renewed = type(self)(**(present | settings))
-        same_network = renewed._network_settings() == self._network_settings()
-        vars(self).update(settings if same_network else vars(renewed))
+        old, new = (
+            (model.architecture, *model.input_shape, model.seed, np.dtype(model.dtype))
+            for model in (self, renewed)
+        )
+        vars(self).update(settings if old == new else vars(renewed))
         if self.get_params() != present:
             self._run = None
         return self
-
-    def _network_settings(self) -> tuple:
-        """Return the settings that define the network and its initial weights."""
-        dtype = np.dtype(self.dtype)
-        return self.architecture, tuple(self.input_shape), self.seed, dtype
 
     @property
     def parameters(self) -> dict[str, Array]:
         """The learned arrays by name, in order; not copies."""
         arrays = {}
-        for index, kernel in enumerate(self.kernels):
-            arrays |= {
-                f"kernels.{index}": kernel,
-                f"biases.{index}": self.biases[index],
-            }
+        for index, pair in enumerate(zip(self.kernels, self.biases, strict=True)):
+            arrays[f"kernels.{index}"], arrays[f"biases.{index}"] = pair
         return arrays | {"W_dense": self.W_dense, "B_dense": self.B_dense}
 
     def _trained_arrays(self) -> dict[str, Array]:
@@ -298,11 +251,12 @@ class HandwrittenNumberClassification:
                 raise _wrong("architecture", known, got)
             if position == len(tokens) and not found["units"]:
                 raise _wrong("architecture", "end in a dense layer like 10N", got)
-            layer = cls._read_layer(found, shape, last=position == len(tokens))
-            if min(layer.output_shape) < 1:
-                raise _wrong("architecture", "fit each window to its map", got)
-            layers.append(layer)
-            shape = layer.output_shape
+            try:
+                layers.append(cls._read_layer(found, shape, position == len(tokens)))
+            except ValueError:
+                required = "fit each window to its map"
+                raise _wrong("architecture", required, got) from None
+            shape = layers[-1].output_shape
         return layers
 
     @staticmethod
@@ -310,16 +264,13 @@ class HandwrittenNumberClassification:
         found: re.Match, shape: tuple[int, int, int], last: bool
     ) -> SimpleNamespace:
         """Turn one token into a layer whose input is a map of `shape` (H, W, C)."""
-        height, width, channels = shape
-        window, stride, padding = (height, width), 1, 0
-        if found["kernel"]:
-            window = (int(found["kernel"]),) * 2
-            stride, padding = int(found["stride"] or 1), int(found["padding"] or 0)
-        elif found["pool"]:
-            window = (int(found["pool"]),) * 2
-            stride = int(found["step"] or found["pool"])
+        window, stride, padding, channels = shape[:2], 1, 0, shape[2]
+        side = found["kernel"] or found["pool"]
+        if side:
+            window, padding = (int(side), int(side)), int(found["padding"] or 0)
+            stride = int(found["stride"] or found["step"] or found["pool"] or 1)
         filters = int(found["filters"] or found["units"] or channels)
-        rows, columns = _window_counts((height, width), window, stride, padding)
+        rows, columns = _fit_windows("map", shape[:2], window, stride, padding)
         weights = 0 if found["pool"] else filters * channels * math.prod(window)
         return SimpleNamespace(
             token=found[0],
@@ -337,7 +288,7 @@ class HandwrittenNumberClassification:
     def _order_steps(self) -> list[tuple[str, SimpleNamespace, int]]:
         """List the steps before the last layer: (kind, layer, index of its kernel).
 
-        Bias and ReLU wait until the pooling behind their convolution is done.
+        Bias and ReLU come after the pooling behind their convolution.
         """
         steps, waiting, index = [], [], -1
         for layer in self.layers[:-1]:
@@ -352,42 +303,35 @@ class HandwrittenNumberClassification:
     def _find_read_size(self) -> tuple[int, int]:
         """Return the height and width of the part of an image that is read.
 
-        Windows that do not fill their map leave rows and columns at its lower right
-        unread. Traced from the last layer back to the image, these need not be computed
-        at all. That saves every sixth place of 32 filters of 3x3 that are pooled and
-        convolved again.
+        Rows and columns at the lower right that fill no window, in any layer, are never
+        computed: every sixth place of 32 filters of 3x3, pooled and convolved again.
         """
-        size = (1, 1)
+        read = np.array([1, 1])
         for layer in reversed(self.layers):
+            read = (read - 1) * layer.stride + layer.window
             if layer.padding:  # Its frame belongs around the whole map.
-                size = layer.input_shape[:2]
-            else:
-                size = tuple(
-                    (count - 1) * layer.stride + side
-                    for count, side in zip(size, layer.window, strict=True)
-                )
-        return size
+                read = np.array(layer.input_shape[:2])
+        return tuple(map(int, read))
 
     def _draw_parameters(self) -> None:
         """Draw normal weights of variance 2 / inputs (He et al. 2015); biases are 0."""
         self._generator = np.random.default_rng(self.seed)
         self.kernels, self.biases = [], []
         for layer in self.layers:
-            inputs = math.prod(layer.window) * layer.input_shape[2]
-            outputs = layer.output_shape[2]
-            if layer.kind == "convolution":
-                shape = (outputs, layer.input_shape[2], *layer.window)
-                self.kernels.append(self._draw_normal(shape, inputs))
-                self.biases.append(np.zeros(outputs, self.dtype))
-            elif layer.kind == "dense":
-                self.W_dense = self._draw_normal((inputs, outputs), inputs)
-                self.B_dense = np.zeros(outputs, self.dtype)
+            if layer.kind == "pooling":
+                continue
+            channels, outputs = layer.input_shape[2], layer.output_shape[2]
+            inputs, dense = math.prod(layer.window) * channels, layer.kind == "dense"
+            shape = (inputs, outputs) if dense else (outputs, channels, *layer.window)
+            # In double precision: both precisions then start from the same point.
+            weights = self._generator.normal(0.0, math.sqrt(2 / inputs), shape)
+            pair = weights.astype(self.dtype), np.zeros(outputs, self.dtype)
+            if dense:
+                self.W_dense, self.B_dense = pair
+            else:
+                self.kernels.append(pair[0])
+                self.biases.append(pair[1])
         self._velocity = {name: np.zeros_like(p) for name, p in self.parameters.items()}
-
-    def _draw_normal(self, shape: tuple[int, ...], inputs: int) -> Array:
-        """Draw in double precision: both precisions then start from the same point."""
-        drawn = self._generator.normal(0.0, math.sqrt(2 / inputs), shape)
-        return drawn.astype(self.dtype)
 
     # ---------------------------------------------------------------- Doors
 
@@ -408,20 +352,18 @@ class HandwrittenNumberClassification:
             _check_number(name, value, required, lambda share: 0 <= share < 1)
         _check_number("weight_decay", self.weight_decay, "at least 0", lambda w: w >= 0)
         if self.schedule not in ("constant", "one-cycle"):
-            raise _wrong(
-                "schedule", "be 'constant' or 'one-cycle'", repr(self.schedule)
-            )
+            known, got = "be 'constant' or 'one-cycle'", repr(self.schedule)
+            raise _wrong("schedule", known, got)
         if not isinstance(self.augment, (bool, np.bool_)):
-            _check_strength("augment", self.augment)
-        try:
+            _check_number("augment", self.augment, *_STRENGTH)
+        known = False
+        with suppress(TypeError):
             known = np.dtype(self.dtype or object) in (np.float32, np.float64)
-        except TypeError:
-            known = False
         if not known:
             raise _wrong("dtype", "be float32 or float64", repr(self.dtype))
 
     def check_images(self, images: Array, name: str = "images") -> Array:
-        """Return `images` as (B, H, W, C), uncopied, or raise if something is wrong."""
+        """Return `images` as (B, H, W, C), uncopied, or raise what is wrong."""
         images, shape = np.asarray(images), tuple(self.input_shape)
         if shape[2] == 1 and images.ndim == 3:
             images = images[..., np.newaxis]
@@ -445,16 +387,16 @@ class HandwrittenNumberClassification:
             part = images[start : start + 1024]
             size = max(-part.min(), part.max())
             if not size <= np.finfo(self.dtype).max:
-                place = f"in images {start}:{start + len(part)}"
-                got = f"nan, inf or too large a number {place}"
+                got = "nan, inf or too large a number in images "
+                got += f"{start}:{start + len(part)}"
                 raise _wrong(name, f"hold finite {np.dtype(self.dtype)} numbers", got)
             largest = max(largest, size)
         if largest > 10:
-            warnings.warn(
-                f"{name} should be scaled to about 0..1; got values up to {largest:g}: "
-                "divide by 255, or pass the uint8 images as they are",
-                stacklevel=5,
+            what = (
+                f"{name} should be scaled to about 0..1; got values up to {largest:g}"
             )
+            remedy = "divide by 255, or pass the uint8 images as they are"
+            warnings.warn(f"{what}: {remedy}", stacklevel=5)
 
     @staticmethod
     def _check_labels(
@@ -463,9 +405,9 @@ class HandwrittenNumberClassification:
         """Return `labels` as an array of shape (B,) once each of them names a class."""
         labels = np.asarray(labels)
         if labels.shape != (count,):
-            hint = ", as labels.argmax(axis=1) of one-hot rows"
-            hint = ", as labels.ravel()" if labels.shape[1:] == (1,) else hint
-            hint = hint if labels.ndim == 2 else ""
+            columns = labels.ndim == 2 and labels.shape[1]
+            hint = ", as labels.argmax(axis=1) of one-hot rows" if columns > 1 else ""
+            hint = ", as labels.ravel()" if columns == 1 else hint
             raise _wrong(name, f"have shape ({count},){hint}", labels.shape)
         if count == 0:
             raise _wrong(name, "hold at least one", labels.shape)
@@ -485,7 +427,7 @@ class HandwrittenNumberClassification:
     def check_examples(
         self, images: Array, labels: Array, kind: str = ""
     ) -> tuple[Array, Array]:
-        """Return images (B, H, W, C) and labels (B,), or raise if something is wrong."""
+        """Return images (B, H, W, C) and labels (B,), or raise what is wrong."""
         shapes = np.shape(images), np.shape(labels)
         if len(shapes[0]) == 1 and len(shapes[1]) > 2:
             got = f"shapes {shapes[0]} and {shapes[1]}: exchange the two"
@@ -506,28 +448,13 @@ class HandwrittenNumberClassification:
     # ---------------------------------------------------------------- Convolution
 
     def generate_patches(
-        self,
-        images: Array,
-        kernel_size: int | tuple[int, int],
-        stride: int = 1,
-        padding: int = 0,
+        self, images: Array, kernel_size: int | Sizes, stride: int = 1, padding: int = 0
     ) -> Array:
-        """Copy what the sliding window sees at each of its places into a column.
+        """Copy what the window sees at each place into a column: (C*K_h*K_w, H'*W'*B).
 
-        With these columns a convolution is one matrix product (Chellapilla, Puri,
-        Simard: High performance convolutional neural networks for document processing,
-        2006).
-
-        Parameters
-        ----------
-        images : array of shape (B, H, W, C)
-        kernel_size : int or (int, int)
-            K, or (K_h, K_w).
-        stride, padding : int
-
-        Returns
-        -------
-        array of shape (C * K_h * K_w, H' * W' * B)
+        With these columns a convolution is one matrix product (Chellapilla et al.: High
+        performance convolutional neural networks for document processing, 2006). The
+        arguments are those of `generate_kernal_loss`.
         """
         images = self._check_tensor("images", images, "B H W C")
         window = _pair("kernel_size", kernel_size)
@@ -555,7 +482,7 @@ class HandwrittenNumberClassification:
         padding: int = 0,
         patches: Array | None = None,
     ) -> Array:
-        """Convolve the images with the kernels.
+        """Convolve the images with the kernels: the feature map, (B, H', W', F).
 
         ``map[b,y,x,f] = bias[f] + sum kernel[f,c,i,j] * images[b, s*y+i, s*x+j, c]``,
         where the sum runs over c, i and j, and s is the stride. As a matrix product:
@@ -563,16 +490,11 @@ class HandwrittenNumberClassification:
 
         Parameters
         ----------
-        images : array of shape (B, H, W, C)
-        kernel : array of shape (F, C, K_h, K_w)
+        images, kernel : arrays of shape (B, H, W, C) and (F, C, K_h, K_w)
         bias : array of shape (F,), optional
         stride, padding : int
         patches : array, optional
             The result of `generate_patches` for the same images, if it is there.
-
-        Returns
-        -------
-        array of shape (B, H', W', F)
         """
         images = self._check_tensor("images", images, "B H W C")
         kernel = self._check_tensor("kernel", kernel, "F C K_h K_w")
@@ -601,7 +523,7 @@ class HandwrittenNumberClassification:
         padding: int = 0,
         patches: Array | None = None,
     ) -> Array:
-        """Derive the loss by the kernel of `generate_feature_map`.
+        """Derive the loss by the kernel of a convolution: d_kernel, (F, C, K_h, K_w).
 
         Forward, ``map = kernel @ patches``; hence ``d_kernel = d_map @ patches.T``:
         over all places and images, each weight sums what it was multiplied with times
@@ -610,15 +532,10 @@ class HandwrittenNumberClassification:
 
         Parameters
         ----------
-        images : array of shape (B, H, W, C)
-        d_feature_map : array of shape (B, H', W', F)
+        images, d_feature_map : arrays of shape (B, H, W, C) and (B, H', W', F)
         kernel_size : int or (int, int)
         stride, padding, patches
             As in the forward step.
-
-        Returns
-        -------
-        array of shape (F, C, K_h, K_w)
         """
         images = self._check_tensor("images", images, "B H W C")
         d_feature_map = self._check_tensor("d_feature_map", d_feature_map, "B H' W' F")
@@ -645,23 +562,19 @@ class HandwrittenNumberClassification:
         stride: int = 1,
         padding: int = 0,
     ) -> Array:
-        """Derive the loss by the input of `generate_feature_map`: what lets them stack.
+        """Derive the loss by the input of a convolution: d_images, (B, H, W, C).
 
         Forward, ``map = kernel @ patches``; hence ``d_patches = kernel.T @ d_map``. A
-        pixel stands in several patches, and its derivative is the sum over them.
+        pixel stands in several patches, and its derivative is the sum over them. This
+        is what lets convolutions be stacked.
 
         Parameters
         ----------
-        d_feature_map : array of shape (B, H', W', F)
-        kernel : array of shape (F, C, K_h, K_w)
+        d_feature_map, kernel : arrays of shape (B, H', W', F) and (F, C, K_h, K_w)
         input_shape : (int, int)
             H and W of the input.
         stride, padding : int
             As in the forward step.
-
-        Returns
-        -------
-        array of shape (B, H, W, C)
         """
         d_feature_map = self._check_tensor("d_feature_map", d_feature_map, "B H' W' F")
         kernel = self._check_tensor("kernel", kernel, "F C K_h K_w")
@@ -689,33 +602,22 @@ class HandwrittenNumberClassification:
             places[:] = d_windows.transpose(1, 2, 0, 3, 4, 5)
         return d_frame[:, padding : padding + height, padding : padding + width]
 
-    # ---------------------------------------------------------------- ReLU
+    # ---------------------------------------------------------------- ReLU and pooling
 
     def relu(self, x: Array, out: Array | None = None) -> Array:
-        """Replace negative numbers by 0: ``max(x, 0)``, for an array of any shape.
-
-        As in NumPy, the result is written to `out` if it is given.
-        """
+        """Return ``max(x, 0)``, for an array of any shape; in `out`, as in NumPy."""
         return np.maximum(x, 0, out=out)
 
     def relu_gradient(
         self, d_output: Array, x: Array, out: Array | None = None
     ) -> Array:
-        """Pass the gradient on where ReLU's input `x` was positive; at 0 it is 0.
+        """Pass `d_output` on where ReLU's input `x` was positive; at 0 it is 0.
 
-        Parameters
-        ----------
-        d_output, x : arrays of one shape
-            The derivative by ReLU's output, and ReLU's input. Its output can stand for
-            its input: both are positive at the same places.
-        out : array, optional
-            Where the result is written to, as in NumPy.
+        ReLU's output can stand for its input: they are positive at the same places.
         """
         d_output, x = np.asarray(d_output), np.asarray(x)
         _check_shape("d_output", d_output, x.shape)
         return np.multiply(d_output, x > 0, out=out)
-
-    # ---------------------------------------------------------------- Max pooling
 
     def generate_max_pool(
         self,
@@ -724,7 +626,7 @@ class HandwrittenNumberClassification:
         stride: int | None = None,
         with_mask: bool = True,
     ) -> Array:
-        """Keep the maximum of each window, and in a mask the place where it stood.
+        """Keep the maximum of each window, (B, H', W', F), and where it stood.
 
         A map of 4x4 under windows of 2x2, and a gradient a, b, c, d on its way back::
 
@@ -735,23 +637,17 @@ class HandwrittenNumberClassification:
             5 0 | 0 0       5 4          X . | . .           c d         c 0 | 0 0
             2 5 | 0 4                    . . | . X                       0 0 | 0 d
 
-        Of equal maxima the first in row-major order wins, alone. Rows and columns that
-        do not fill a window are left out.
+        The mask is `binary_max_pool`, bool of shape (B, H', W', F, P, P). Of equal
+        maxima the first in row-major order wins, alone. Rows and columns that do not
+        fill a window are left out.
 
         Parameters
         ----------
         feature_map : array of shape (B, H, W, F)
-        pool_size : int
-            P, the side of the window.
-        stride : int, optional
-            Default: `pool_size`.
+        pool_size, stride : int
+            P, the side of the window, and its step, by default P as well.
         with_mask : bool
             False saves the work for the mask, which only the way back needs.
-
-        Returns
-        -------
-        array of shape (B, H', W', F)
-            Also sets `binary_max_pool`, bool of shape (B, H', W', F, P, P).
         """
         feature_map = self._check_tensor("feature_map", feature_map, "B H W F")
         window = _pair("pool_size", (pool_size, pool_size))
@@ -790,9 +686,9 @@ class HandwrittenNumberClassification:
         d_pooled: Array,
         mask: Array | None = None,
         stride: int | None = None,
-        output_shape: tuple[int, ...] | None = None,
+        output_shape: Sizes | None = None,
     ) -> Array:
-        """Send each gradient back to the place of its window's maximum.
+        """Send each gradient back to the place of its window's maximum: (B, H, W, F).
 
         Elsewhere the gradient is zero. The winner of several overlapping windows gets
         their sum. What is left out is taken from the last `generate_max_pool`, whose
@@ -805,10 +701,6 @@ class HandwrittenNumberClassification:
         stride : int, optional
         output_shape : (int, int), optional
             H and W of the feature map; its whole shape is accepted, too.
-
-        Returns
-        -------
-        array of shape (B, H, W, F)
         """
         mask, stride, size = self._recall_pooling(mask, stride, output_shape)
         d_pooled = self._check_tensor("d_pooled", d_pooled, "B H' W' F")
@@ -828,10 +720,7 @@ class HandwrittenNumberClassification:
         return d_feature_map
 
     def _recall_pooling(
-        self,
-        mask: Array | None,
-        stride: int | None,
-        output_shape: tuple[int, ...] | None,
+        self, mask: Array | None, stride: int | None, output_shape: Sizes | None
     ) -> tuple[Array, int, tuple[int, int]]:
         """Return mask, stride and the map's (H, W), by default of the last pooling."""
         mask = self.binary_max_pool if mask is None else mask
@@ -842,33 +731,26 @@ class HandwrittenNumberClassification:
             raise _wrong("mask, stride and output_shape", required, None)
         mask = np.asarray(mask)
         if mask.ndim != 6 or mask.dtype != bool or mask.shape[4] != mask.shape[5]:
-            got = f"{mask.dtype} of shape {mask.shape}"
-            raise _wrong("mask", "be bool with axes (B H' W' F P P)", got)
-        batch, *counts, filters, _, _ = mask.shape
+            required, got = "be bool with axes (B H' W' F P P)", mask.dtype
+            raise _wrong("mask", required, f"{got} of shape {mask.shape}")
+        batch, *counts, filters, _, side = mask.shape
         whole = np.shape(output_shape) == (4,)
-        if whole and (batch, filters) == tuple(output_shape)[::3]:
+        if whole and tuple(output_shape)[::3] == (batch, filters):
             output_shape = output_shape[1:3]
         size = _pair("output_shape", output_shape)
-        if _fit_windows("output_shape", size, mask.shape[4:], stride) != tuple(counts):
-            windows = f"{_times(counts)} windows {_times(mask.shape[4:])}"
-            required = f"be that of a map with {windows}, stride {stride}"
-            raise _wrong("output_shape", required, output_shape)
+        if _fit_windows("output_shape", size, (side, side), stride) != tuple(counts):
+            windows = f"{_times(counts)} windows {side}x{side}, stride {stride}"
+            raise _wrong(
+                "output_shape", f"be that of a map with {windows}", output_shape
+            )
         return mask, operator.index(stride), size
 
-    # ---------------------------------------------------------------- Flatten
+    # ---------------------------------------------------------------- The dense layer
 
     def generate_flattened_array(self, pooled: Array) -> Array:
-        """Write each image's maps into one row, in the order H, W, F.
+        """Write each image's maps, (B, H, W, F), into one row, (B, H * W * F).
 
-        The reverse is ``d_flattened.reshape(pooled.shape)``.
-
-        Parameters
-        ----------
-        pooled : array of shape (B, H, W, F)
-
-        Returns
-        -------
-        array of shape (B, D), D = H * W * F
+        The order is H, W, F; the reverse is ``d_flattened.reshape(pooled.shape)``.
         """
         pooled = self._check_tensor("pooled", pooled, "B H W F")
         batch, *features = pooled.shape
@@ -876,23 +758,11 @@ class HandwrittenNumberClassification:
         np.copyto(flattened, pooled.transpose(1, 2, 3, 0))
         return flattened.reshape(math.prod(features), batch).T
 
-    # ---------------------------------------------------------------- Dense and softmax
-
     def softmax(self, scores: Array) -> Array:
         """Turn each row of scores into probabilities: ``exp(s) / sum exp(s)``.
 
-        Subtracting a row's maximum does not change the quotient, and keeps the powers
-        from overflowing.
-
-        Parameters
-        ----------
-        scores : array of shape (B, N)
-            Of any finite size.
-
-        Returns
-        -------
-        array of shape (B, N)
-            In 0..1; each row sums to 1.
+        Both are of shape (B, N); scores may be of any finite size. Subtracting a row's
+        maximum does not change the quotient, and keeps the powers from overflowing.
         """
         scores = self._check_tensor("scores", scores, "B N")
         # A difference may overflow to -inf, which is right: its power is 0.
@@ -903,15 +773,11 @@ class HandwrittenNumberClassification:
     def compute_loss(self, probabilities: Array, labels: Array) -> float:
         """Return the cross-entropy: mean ``-log(probability of the label)``, in nats.
 
-        A probability of 0 counts as the smallest normal number, so the loss stays
-        finite. With `label_smoothing` s, the target is
-        ``(1 - s) one_hot(label) + s / N``. A network that is not asked for certainty
-        learns faster and reads better (Szegedy et al. 2016, section 7).
-
-        Parameters
-        ----------
-        probabilities : array of shape (B, N)
-        labels : int array of shape (B,)
+        Probabilities are of shape (B, N), labels of shape (B,). A probability of 0
+        counts as the smallest normal number, so the loss stays finite. With
+        `label_smoothing` s, the target is ``(1 - s) one_hot(label) + s / N``. A network
+        that is not asked for certainty learns faster and reads better (Szegedy et al.
+        2016, section 7).
         """
         probabilities = self._check_tensor("probabilities", probabilities, "B N")
         labels = self._check_labels(labels, *probabilities.shape)
@@ -937,8 +803,7 @@ class HandwrittenNumberClassification:
 
         Parameters
         ----------
-        flattened : array of shape (B, D)
-        probabilities : array of shape (B, N)
+        flattened, probabilities : arrays of shape (B, D) and (B, N)
         labels : int array of shape (B,)
 
         Returns
@@ -958,10 +823,7 @@ class HandwrittenNumberClassification:
     # ---------------------------------------------------------------- The whole network
 
     def forward(self, images: Array) -> Array:
-        """Return the probabilities, (B, N), of one batch of images.
-
-        `predict_proba` does the same for any number of images, batch by batch.
-        """
+        """Return the probabilities, (B, N), of one batch of images, in one go."""
         images = self.check_images(images)
         with self._reusing_arrays():
             return self._forward(self._batch(images))[0]
@@ -969,21 +831,7 @@ class HandwrittenNumberClassification:
     def compute_gradients(
         self, images: Array, labels: Array
     ) -> tuple[float, dict[str, Array]]:
-        """Return the loss of one batch, and its derivative by each of `parameters`.
-
-        No parameter is changed.
-
-        Parameters
-        ----------
-        images : array of shape (B, H, W, C) or (B, H, W)
-        labels : int array of shape (B,)
-
-        Returns
-        -------
-        loss : float
-        gradients : dict of str to array
-            With the names and shapes of `parameters`.
-        """
+        """Return a batch's loss and its derivatives, by name, shaped as parameters."""
         images, labels = self.check_examples(images, labels)
         with self._reusing_arrays():
             probabilities, gradients = self._backward(self._batch(images), labels)
@@ -1001,26 +849,26 @@ class HandwrittenNumberClassification:
         """
         x, trace = images, []
         for kind, layer, index in self._steps:
+            window, spacing = layer.window, (layer.stride, layer.padding)
             if kind == "convolution":
-                window = layer.window, layer.stride, layer.padding
                 # Made once, for this product and for that of the kernel's gradient.
-                patches = self.generate_patches(x, *window)
-                trace.append((x, patches))
-                kernel, options = self.kernels[index], window[1:]
-                x = self.generate_feature_map(x, kernel, None, *options, patches)
+                patches = self.generate_patches(x, window, *spacing)
+                kept, kernel = (x, patches), self.kernels[index]
+                x = self.generate_feature_map(x, kernel, None, *spacing, patches)
             elif kind == "pooling":
-                map_shape = x.shape[1:3]
-                x = self.generate_max_pool(x, layer.window[0], layer.stride, with_mask)
-                trace.append((self.binary_max_pool, map_shape))
+                size = x.shape[1:3]
+                x = self.generate_max_pool(x, window[0], layer.stride, with_mask)
+                kept = self.binary_max_pool, layer.stride, size
             else:
                 # In place: not even the way back needs what was there before.
                 x += self.biases[index]
                 x = self.relu(x, out=x)
-                trace.append((x,))
+                kept = (x,)
+            trace.append((kind, layer, index, kept))
             watch(kind, layer, x)
         flattened = self.generate_flattened_array(x)
-        trace.append((x.shape, flattened))
         watch("flatten", self.layers[-1], flattened)
+        trace.append(("flatten", self.layers[-1], None, (x.shape, flattened)))
         return self.softmax(flattened @ self.W_dense + self.B_dense), trace
 
     def _backward(
@@ -1031,33 +879,30 @@ class HandwrittenNumberClassification:
         `watch` is called with (kind, layer, gradient) after every step back.
         """
         probabilities, trace = self._forward(images)
-        shape, flattened = trace.pop()
         gradients = dict.fromkeys(self.parameters)
-        gradients["W_dense"], gradients["B_dense"], d_flattened = (
-            self.backprop_decision_making(flattened, probabilities, labels)
-        )
-        d = self._tensor(shape, d_flattened.dtype)
-        np.copyto(d, d_flattened.reshape(shape))
-        watch("flatten", self.layers[-1], d_flattened)
-        for (kind, layer, index), kept in zip(
-            self._steps[::-1], trace[::-1], strict=True
-        ):
-            if kind == "ReLU":
+        for kind, layer, index, kept in reversed(trace):
+            window, spacing = layer.window, (layer.stride, layer.padding)
+            if kind == "flatten":
+                shape, flattened = kept
+                gradients["W_dense"], gradients["B_dense"], d_flattened = (
+                    self.backprop_decision_making(flattened, probabilities, labels)
+                )
+                d = self._tensor(shape, d_flattened.dtype)
+                np.copyto(d, d_flattened.reshape(shape))
+            elif kind == "ReLU":
                 d = self.relu_gradient(d, *kept, out=d)
                 gradients[f"biases.{index}"] = d.sum(axis=(0, 1, 2))
             elif kind == "pooling":
-                mask, map_shape = kept
-                d = self.unpool(d, mask, layer.stride, map_shape)
+                d = self.unpool(d, *kept)
             else:
                 x, patches = kept
-                window = layer.window, layer.stride, layer.padding
-                d_kernel = self.generate_kernal_loss(x, d, *window, patches)
+                d_kernel = self.generate_kernal_loss(x, d, window, *spacing, patches)
                 gradients[f"kernels.{index}"] = d_kernel
                 watch("kernel", layer, d_kernel)
                 if index == 0:  # Nothing below the first convolution is learned.
                     break
                 kernel, size = self.kernels[index], x.shape[1:3]
-                d = self.generate_input_loss(d, kernel, size, *window[1:])
+                d = self.generate_input_loss(d, kernel, size, *spacing)
             watch(kind, layer, d)
         return probabilities, gradients
 
@@ -1090,38 +935,31 @@ class HandwrittenNumberClassification:
             scaling and shear up to a tenth, shifts up to 1.5 pixels, and the field
             moves a pixel by about 0.8 pixels (standard deviation, on each axis).
         generator : np.random.Generator or int, optional
-            Source of the random numbers, or its seed. Default: the setting `seed`.
+            Source of the random numbers, or its seed; by default the setting `seed`.
 
         Returns
         -------
-        array of shape (B, H, W, C)
-            Floats; uint8 images are divided by 255.
+        float array of shape (B, H, W, C); uint8 images are divided by 255
         """
         images = self.check_images(images)
-        _check_strength("strength", strength)
-        seed = self.seed if generator is None else generator
-        return self._distort(images, float(strength), np.random.default_rng(seed))
-
-    def _distort(
-        self, images: Array, strength: float, generator: np.random.Generator
-    ) -> Array:
-        """Return checked images (B, H, W, C), distorted."""
+        _check_number("strength", strength, *_STRENGTH)
+        generator = np.random.default_rng(self.seed if generator is None else generator)
         batch, height, width, _ = images.shape
         size = (2, height, width, batch)
 
-        def draw(most: float, shape: tuple[int, ...]) -> Array:
+        def draw(most: float, shape: Sizes) -> Array:
             """Draw from -most to most, times the strength."""
-            drawn = generator.random(shape, np.float32)
-            drawn -= 0.5
-            drawn *= 2 * strength * most
+            drawn = (generator.random(shape, np.float32) - 0.5) * (
+                2 * float(strength) * most
+            )
             return drawn.astype(self.dtype, copy=False)
 
         angle, slant = draw(self._ROTATION, (batch,)), draw(self._SHEAR, (batch,))
         stretch = np.exp(draw(self._SCALING, (2, batch)))
         shift = draw(self._SHIFT, (2, batch))
         field = draw(self._ELASTIC, size).reshape(2, height, width * batch)
-        field = (_smoothing(height, self.dtype) @ field).reshape(size)
-        field = _smoothing(width, self.dtype) @ field
+        field = (self._smoothing(height) @ field).reshape(size)
+        field = self._smoothing(width) @ field
         # Where each pixel of the new image comes from in the old one: the field, plus
         # terms that are the same along rows and terms that are the same along columns.
         middle = (height - 1) / 2, (width - 1) / 2
@@ -1133,6 +971,12 @@ class HandwrittenNumberClassification:
         field[1] += stretch[1] * cosine * x + (shift[1] + middle[1])
         field[1] += stretch[1] * (slant - sine) * y
         return self._sample(images, *field)
+
+    def _smoothing(self, side: int) -> Array:
+        """Return the matrix that averages along an axis, by a Gaussian of 4 pixels."""
+        distance = np.arange(side)[:, np.newaxis] - np.arange(side)
+        weights = np.exp(-0.5 * (distance / 4) ** 2) / (4 * math.sqrt(2 * math.pi))
+        return weights.astype(self.dtype)
 
     def _sample(self, images: Array, down: Array, across: Array) -> Array:
         """Interpolate images bilinearly between their pixels; around them is 0.
@@ -1146,20 +990,16 @@ class HandwrittenNumberClassification:
         if images.dtype == np.uint8:
             framed /= 255
         framed = framed.reshape(-1, channels)
-        down, across = down + 1, across + 1
-        np.clip(down, 0, height + 1, out=down)
-        np.clip(across, 0, width + 1, out=across)
+        down = np.clip(down + 1, 0, height + 1)
+        across = np.clip(across + 1, 0, width + 1)
         top, left = np.floor(down), np.floor(across)
-        corner = top.astype(np.intp)
-        corner *= width + 3
-        corner += left.astype(np.intp)
-        corner *= batch
-        corner += np.arange(batch)
         down -= top
         across -= left
+        corner = top.astype(np.intp) * (width + 3) + left.astype(np.intp)
+        corner = corner * batch + np.arange(batch)
 
+        # The mean of two, of which the second has `share`, in its place.
         def mix(first: Array, second: Array, share: Array) -> Array:
-            """Return the mean of two, of which the second has `share`; in its place."""
             second -= first
             second *= share[..., np.newaxis]
             second += first
@@ -1172,6 +1012,10 @@ class HandwrittenNumberClassification:
         return mix(upper, lower, down).transpose(2, 0, 1, 3)
 
     # ---------------------------------------------------------------- Learning
+
+    _AT_ONCE = 100  # images in one batch of a prediction: little memory, warm caches
+    _BETWEEN_CHECKPOINTS = 20  # seconds, at most, in a long epoch
+    _SLOW_START = 10_000  # images at the beginning, where a healthy network may guess
 
     def fit(
         self,
@@ -1204,15 +1048,13 @@ class HandwrittenNumberClassification:
         validation_data : (images, labels), optional
             Evaluated after each epoch; nothing is learned from them.
         verbose : {0, 1}
-            0 is silent; 1 shows a progress bar and a line for each epoch.
+            1 shows a progress bar and a line for each epoch.
         checkpoint : path, optional
             Where the model is saved at the start, after each epoch and, in long ones,
             every 20 seconds.
 
         Raises
         ------
-        ValueError, TypeError
-            If an argument is wrong; before anything is changed.
         FloatingPointError
             If the training diverges; the parameters are those from before that epoch.
         OSError
@@ -1221,8 +1063,7 @@ class HandwrittenNumberClassification:
         Warns
         -----
         UserWarning
-            Once, if the network is stuck: a layer without any living ReLU in an epoch,
-            or an accuracy that is not above chance.
+            Once, if an epoch ends with a layer without any living ReLU or at chance.
         """
         self._check_settings()
         images, labels = self.check_examples(images, labels)
@@ -1259,7 +1100,7 @@ class HandwrittenNumberClassification:
         """Train silently for one pass over `images`, on from the present parameters.
 
         Momentum is kept from call to call; a one-cycle schedule is one cycle a call.
-        Arguments and errors are those of `fit`. An interrupted `fit` does not go on.
+        An interrupted `fit` does not go on.
         """
         self._run = None
         return self.fit(images, labels, epochs=1, verbose=0)
@@ -1293,18 +1134,14 @@ class HandwrittenNumberClassification:
         self._warn_if_stuck(accuracy, labels)
         return {"loss": loss, "accuracy": accuracy, "seconds": run.seconds}
 
-    _BETWEEN_CHECKPOINTS = 20  # seconds, at most, in a long epoch
-
     def _train_batch(self, images: Array, labels: Array) -> None:
         """Take one step: distort, go forward and back, update, average, count."""
-        run, batch_size = self._run, operator.index(self.batch_size)
-        in_epoch = math.ceil(run.images / batch_size)
-        step = run.position // batch_size + 1
-        rate, share = self._plan_step(
-            run.epoch * in_epoch + step, run.epochs * in_epoch
-        )
+        run, size = self._run, operator.index(self.batch_size)
+        step, in_epoch = run.position // size + 1, math.ceil(run.images / size)
+        done, steps = run.epoch * in_epoch, run.epochs * in_epoch
+        rate, share = self._plan_step(done + step, steps)
         if self.augment:
-            images = self._distort(images, float(self.augment), self._generator)
+            images = self.distort(images, float(self.augment), self._generator)
         probabilities, gradients = self._backward(self._batch(images), labels)
         loss = self.compute_loss(probabilities, labels)
         run.silent = [name for name in run.silent if not gradients[name].any()]
@@ -1318,8 +1155,8 @@ class HandwrittenNumberClassification:
     def _plan_step(self, step: int, steps: int) -> tuple[float, float]:
         """Return a step's learning rate, and its share in the mean up to it.
 
-        Steps are counted from 1; the cycle's two zeros lie just outside of them. Of the
-        steps that are averaged, the n-th has the share 1 / n; before them it is 0.
+        Steps count from 1; the cycle's two zeros lie just outside of them. Of the steps
+        that are averaged, the n-th has the share 1 / n; before them it is 0.
         """
         # Not one step more where rounding has lifted a product over a whole number.
         not_averaged = steps - math.ceil(steps * float(self.averaging) - 1e-9)
@@ -1345,19 +1182,19 @@ class HandwrittenNumberClassification:
             parameter += step
 
     def _average_parameters(self, share: float) -> None:
-        """Move the mean towards the parameters by `share` of the way.
+        """Move the mean towards the parameters by `share` of the way, 1 at first.
 
         The mean of the points that descent passes through lies nearer to the middle of
         the valley than any of them (Polyak, Juditsky: Acceleration of stochastic
-        approximation by averaging, SIAM J. Control and Optimization 30, 1992).
+        approximation by averaging, 1992).
         """
-        run = self._run
-        if share and not run.mean:
-            run.mean = {name: array.copy() for name, array in self.parameters.items()}
-        elif share:
-            for name, array in self.parameters.items():
-                mean = run.mean[name]
-                mean += (array - mean) * share
+        parameters, run = self.parameters, self._run
+        if share == 1:
+            run.mean = {
+                name: np.zeros_like(array) for name, array in parameters.items()
+            }
+        for name, mean in run.mean.items():
+            mean += (parameters[name] - mean) * share
 
     def _take_up_run(self, epochs: int, labels: Array) -> None:
         """Go on with an interrupted run of the same arguments, or begin a new one."""
@@ -1382,8 +1219,7 @@ class HandwrittenNumberClassification:
             for name in self.history | results
         }
         run = replace(self._run, epoch=self._run.epoch + 1)
-        if run.epoch < run.epochs:
-            run = self._begin_epoch(run)
+        run = self._begin_epoch(run) if run.epoch < run.epochs else run
         self.history, self._run = history, run
 
     def _check_convergence(self, loss: float, step: int, rate: float) -> None:
@@ -1391,46 +1227,38 @@ class HandwrittenNumberClassification:
         # A loss that is not finite makes its gradients, and through them these, so too.
         if all(np.isfinite(array).all() for array in self.parameters.values()):
             return
-        run = self._run
         for name, array in self._trained_arrays().items():
-            array[...] = run.before[name]
-        self._run = None
+            array[...] = self._run.before[name]
+        epoch, self._run = self._run.epoch + 1, None
         got = "infinite parameters" if math.isfinite(loss) else f"a loss of {loss}"
-        got += (
-            f" in step {step} of epoch {run.epoch + 1}, at a learning rate of {rate:g}"
-        )
-        got += f": try a tenth of lr={self.lr:g}, less momentum, or images scaled to "
-        got += "0..1; the parameters are those from before this epoch"
+        got += f" in step {step} of epoch {epoch}, at a learning rate of {rate:g}: try "
+        got += f"a tenth of lr={self.lr:g}, less momentum, or images scaled to 0..1; "
+        got += "the parameters are those from before this epoch"
         required = "be small enough for training to converge"
         raise _wrong("lr", required, got, FloatingPointError)
-
-    _SLOW_START = 10_000  # images at the beginning, where a healthy network may guess
 
     def _warn_if_stuck(self, accuracy: float, labels: Array) -> None:
         """Warn, once a run, of a layer without living ReLUs, or of mere guessing.
 
-        The biases of a dead layer, and of all before it, have had no gradient in the
-        whole epoch. If the last layer has had none, either, all labels are learned.
+        The biases of a dead layer, and of all before it, had no gradient in the epoch.
+        If the last layer had none, either, all labels are learned.
         """
-        run = self._run
+        run, what = self._run, None
         share = np.unique(labels, return_counts=True)[1].max() / len(labels)
         begun = run.epoch * run.images + run.position >= self._SLOW_START
-        guessing = begun and accuracy <= share < 1
-        dead = [] if "B_dense" in run.silent else run.silent
-        if run.warned or not (dead or guessing):
-            return
-        remedy = f"try a smaller lr than {self.lr:g}, another seed"
-        if dead:
+        if run.silent and "B_dense" not in run.silent:
             tokens = [la.token for la in self.layers if la.kind == "convolution"]
-            token = tokens[self._bias_names().index(dead[-1])]
+            token = tokens[self._bias_names().index(run.silent[-1])]
             what = f"{token} should have living ReLUs; got none in a whole epoch"
-            remedy += ", or images scaled to 0..1"
-        else:
+            remedy = "or images scaled to 0..1"
+        elif begun and accuracy <= share < 1:
             what = f"accuracy should be above chance; got {accuracy:.1%} in an epoch, "
             what += f"where the commonest label has {share:.1%}"
-            remedy += ", or see whether each label belongs to its image"
-        run.warned = True
-        warnings.warn(f"{what}: {remedy}", stacklevel=4)
+            remedy = "or see whether each label belongs to its image"
+        if what and not run.warned:
+            run.warned = True
+            remedy = f"try a smaller lr than {self.lr:g}, another seed, {remedy}"
+            warnings.warn(f"{what}: {remedy}", stacklevel=4)
 
     def _progress_bar(self, verbose: int) -> Any:
         """Return a bar that counts the run's images, for a terminal or a notebook."""
@@ -1440,15 +1268,13 @@ class HandwrittenNumberClassification:
             return tqdm(disable=True)
         from tqdm.auto import tqdm
 
-        run = self._run
-        total, done = run.epochs * run.images, run.epoch * run.images + run.position
-        # None: no bar in a file or a pipe. To tqdm, a notebook's text looks like one.
-        hidden = False if "ipykernel" in sys.modules else None
+        run, options = self._run, {"unit": " images", "unit_scale": True}
         layout = "{desc} {percentage:3.0f}%|{bar}| {remaining} left, "
-        layout += "{rate_fmt}{postfix}"
-        options = {"unit": " images", "unit_scale": True, "leave": False}
-        options |= {"total": total, "initial": done, "disable": hidden}
-        return tqdm(bar_format=layout, **options)
+        options |= {"bar_format": layout + "{rate_fmt}{postfix}", "leave": False}
+        # None: no bar in a file or a pipe. To tqdm, a notebook's text looks like one.
+        options |= {"disable": False if "ipykernel" in sys.modules else None}
+        done = run.epoch * run.images + run.position
+        return tqdm(total=run.epochs * run.images, initial=done, **options)
 
     # ---------------------------------------------------------------- Use
 
@@ -1466,7 +1292,7 @@ class HandwrittenNumberClassification:
         loss = hits = seen = 0
         with self._reusing_arrays(len(images) > self._AT_ONCE):
             for probabilities in self._probabilities(images):
-                part = labels[seen : seen + len(probabilities)]
+                part = labels[seen:][: len(probabilities)]
                 loss += self.compute_loss(probabilities, part) * len(part)
                 hits += int((probabilities.argmax(axis=1) == part).sum())
                 seen += len(part)
@@ -1475,8 +1301,6 @@ class HandwrittenNumberClassification:
     def score(self, images: Array, labels: Array) -> float:
         """Return the accuracy, 0..1, as in scikit-learn."""
         return self.evaluate(images, labels)[1]
-
-    _AT_ONCE = 100  # images in one batch of a prediction: little memory, warm caches
 
     def _read(self, images: Array, answer: Callable[[Array], Array]) -> Array:
         """Apply `answer` to the probabilities of each batch; keep only the answers."""
@@ -1495,8 +1319,7 @@ class HandwrittenNumberClassification:
     def _batch(self, images: Array, whole: bool = False) -> Array:
         """Return one batch as floats, uint8 divided by 255, the batch innermost.
 
-        Unless the `whole` is asked for, rows and columns that no window reads are
-        left out.
+        Rows and columns that no window reads are left out, unless `whole`.
         """
         self._work.taken = 0
         height, width = images.shape[1:3] if whole else self._read_size
@@ -1506,12 +1329,11 @@ class HandwrittenNumberClassification:
             batch /= 255
         return batch
 
-    def _array(self, shape: tuple[int, ...], dtype: np.dtype) -> Array:
+    def _array(self, shape: Sizes, dtype: np.dtype) -> Array:
         """Return an empty array; in a run of batches, one that the last batch has used.
 
-        Every batch asks for the same arrays in the same order. Fresh arrays would cost
-        as much time for new memory pages as the mathematics takes. A step that is
-        called by itself always gets a new array.
+        Every batch asks for the same arrays in the same order, and fresh ones would
+        cost as much time as the mathematics. A step called by itself gets a new one.
         """
         work = self._work
         if work.arrays is None:
@@ -1520,7 +1342,13 @@ class HandwrittenNumberClassification:
             work.arrays.append(np.empty(0))
         array = work.arrays[work.taken]
         if array.shape != shape or array.dtype != dtype:
-            array = work.arrays[work.taken] = _aligned(shape, dtype)
+            # It begins on a line of the processor's cache. Otherwise every second
+            # vector lies across two, and moving numbers takes up to a third longer.
+            size = math.prod(shape) * np.dtype(dtype).itemsize
+            memory = np.empty(size + 64, np.uint8)
+            start = -memory.__array_interface__["data"][0] % 64
+            array = memory[start : start + size].view(dtype).reshape(shape)
+            work.arrays[work.taken] = array
         work.taken += 1
         return array
 
@@ -1542,9 +1370,8 @@ class HandwrittenNumberClassification:
     def _reusing_arrays(self, several: bool = True) -> Iterator[None]:
         """Let `_array` return the same arrays again in each of `several` batches.
 
-        NumPy passes arrays that are not contiguous through buffers. Meanwhile, these
-        are small enough for the first cache: input gradients take a quarter less time.
-        Their size belongs to the thread, as the arrays do.
+        NumPy's buffers for arrays that are not contiguous then fit into the first
+        cache: input gradients take a quarter less time.
         """
         outer, taken = self._work.arrays, self._work.taken
         buffer = np.setbufsize(2048)
@@ -1561,72 +1388,44 @@ class HandwrittenNumberClassification:
         """Write the model to one ``.npz`` file, without pickle.
 
         The file holds settings, parameters and history, and what training needs to go
-        on: momentum, the state of the random generator and, of an unfinished `fit`,
-        its position. `path` never holds half a file (see `replace_file`).
-
-        Raises
-        ------
-        OSError
-            If the file cannot be written; one that was there before stays as it is.
-        ValueError
-            If the parameters no longer fit the settings.
+        on: momentum, the state of the random generator and, of an unfinished `fit`, its
+        position. If it cannot be written, an OSError leaves the one before as it is.
         """
         as_new = type(self)(**self.get_params())
         as_new._take_arrays(self.parameters, as_new.parameters)
-        run, generator = self._unfinished_run(), self._generator.bit_generator.state
-        texts = {
-            "format_version": 1,
-            "settings": self.get_params() | {"dtype": np.dtype(self.dtype).name},
-            "history": self.history,
-            "training": {"generator": generator, "run": run and run.numbers()},
-        }
-        texts = {
-            name: json.dumps(t, default=np.generic.item) for name, t in texts.items()
-        }
+        run = self._run if self._run and self._run.epoch < self._run.epochs else None
+        generator = self._generator.bit_generator.state
+        texts = {"format_version": 1, "history": self.history}
+        texts["settings"] = self.get_params() | {"dtype": np.dtype(self.dtype).name}
+        texts["training"] = {"generator": generator, "run": run and run.numbers()}
+        for name, content in texts.items():
+            texts[name] = json.dumps(content, default=np.generic.item)
+        arrays = self._trained_arrays() | (run.arrays() if run else {})
         with replace_file(path) as file:
-            np.savez(file, allow_pickle=False, **texts, **self._saved_arrays())
-
-    def _unfinished_run(self) -> _Run | None:
-        """Return the run that a `fit` would go on with."""
-        run = self._run
-        return run if run is not None and run.epoch < run.epochs else None
-
-    def _saved_arrays(self) -> dict[str, Array]:
-        """Return all arrays of a model file by name: the trained ones and the run's."""
-        arrays, run = self._trained_arrays(), self._unfinished_run()
-        if run is not None:
-            arrays["order"] = run.order
-            arrays |= {f"before.{name}": array for name, array in run.before.items()}
-            arrays |= {f"mean.{name}": array for name, array in run.mean.items()}
-        return arrays
+            np.savez(file, allow_pickle=False, **texts, **arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> HandwrittenNumberClassification:
         """Return the model that `save` wrote to `path`.
 
-        Raises
-        ------
-        OSError
-            If the file cannot be opened.
-        ValueError
-            If it is no model file, or its arrays are not those of its architecture.
+        A file that cannot be opened is an OSError; one that is no model file, or whose
+        arrays do not fit its architecture, is a ValueError.
         """
         with open(path, "rb") as file:
             try:
                 return cls._read_model(file)
             except Exception as error:  # Whatever a damaged file may lead to.
                 got = f"{os.fspath(path)!r}: {error or type(error).__name__}"
-                raise _wrong("path", "be a model file of save()", got) from error
+                required = "be a model file, as save() writes it"
+                raise _wrong("path", required, got) from error
 
     @classmethod
     def _read_model(cls, file: IO[bytes]) -> HandwrittenNumberClassification:
         """Read and check a model file; if it is damaged, raise any error."""
         arrays = read_arrays(file)
-        version, settings, history = (
-            json.loads(str(arrays.pop(name)))
-            for name in ("format_version", "settings", "history")
-        )
         training = json.loads(str(arrays.pop("training", "null")))
+        names = ("format_version", "settings", "history")
+        version, settings, history = (json.loads(str(arrays.pop(n))) for n in names)
         if version != 1:
             raise ValueError(f"format version {version} where 1 is known")
         settings["dtype"] = np.dtype(settings["dtype"]).type
@@ -1638,30 +1437,39 @@ class HandwrittenNumberClassification:
         if got < needed:
             required = f"be at least {needed:,} numbers for {settings['architecture']}"
             raise _wrong("arrays", required, f"{got:,}")
-        model = cls(**settings)  # A setting that an older file lacks has its default.
-        if training is None:  # An older file, too.
-            model._take_arrays(arrays, model.parameters)
-        else:
-            model._take_training(training, arrays)
-        model._take_history(history)
+        model = cls(**settings)
+        if training is None:  # A file without a state of training begins one.
+            arrays = model._trained_arrays() | arrays
+            training = {"generator": model._generator.bit_generator.state, "run": None}
+        model._take_training(training, history, arrays)
         return model
 
     def _take_training(
-        self, training: dict[str, Any], arrays: dict[str, Array]
+        self, training: dict[str, Any], history: dict, arrays: dict[str, Array]
     ) -> None:
-        """Replace the state of training by the one read, if it can be one."""
-        generator = self._generator.bit_generator
+        """Replace the state of training by the one that was read, if it is sound."""
+        generator, run = self._generator.bit_generator, training["run"]
         generator.state = training["generator"]
         if generator.state != training["generator"]:
             raise _wrong("generator", "be in a state of its own", training["generator"])
-        if training["run"] is not None:
-            run = self._run = _Run(**training["run"], order=arrays["order"])
+        known = ("loss", "accuracy", "seconds", "val_loss", "val_accuracy")
+        if not self.history.keys() <= history.keys() <= set(known):
+            raise _wrong("history", f"have names from {known}", list(history))
+        for name, values in history.items():
+            numbers_only = all(isinstance(v, (int, float)) or v is None for v in values)
+            if not numbers_only or len(values) != len(history["loss"]):
+                raise ValueError(f"history must have a number an epoch; not in {name}")
+        if run is not None:
+            run = _Run(**run, order=arrays["order"])
             run.check(self._bias_names())
-            trained = self._trained_arrays()
-            run.before = {name: np.empty_like(a) for name, a in trained.items()}
+            empty = {n: np.empty_like(a) for n, a in self._trained_arrays().items()}
+            run.before = empty
             if "mean.W_dense" in arrays:
-                run.mean = {n: np.empty_like(a) for n, a in self.parameters.items()}
-        self._take_arrays(arrays, self._saved_arrays())
+                run.mean = {name: empty[name].copy() for name in self.parameters}
+        self.history, self._run = history, run
+        self._take_arrays(
+            arrays, self._trained_arrays() | (run.arrays() if run else {})
+        )
 
     def _take_arrays(self, arrays: dict[str, Array], into: dict[str, Array]) -> None:
         """Copy `arrays` into those of the same names, if all of them fit."""
@@ -1677,17 +1485,6 @@ class HandwrittenNumberClassification:
                 raise _wrong(name, "be finite", "nan or inf")
             parameter[...] = array
 
-    def _take_history(self, history: dict[str, list[float]]) -> None:
-        """Replace the history by the one read, if it can be one."""
-        known = ("loss", "accuracy", "seconds", "val_loss", "val_accuracy")
-        if not self.history.keys() <= history.keys() <= set(known):
-            raise _wrong("history", f"have names from {known}", list(history))
-        for name, values in history.items():
-            numbers_only = all(isinstance(v, (int, float)) or v is None for v in values)
-            if not numbers_only or len(values) != len(history["loss"]):
-                raise _wrong("history", f"have a number an epoch in {name}", values)
-        self.history = history
-
     def __getstate__(self) -> dict[str, Any]:
         """Pickle and copy a model without the mask of its last batch."""
         return vars(self) | {"binary_max_pool": None}
@@ -1700,34 +1497,19 @@ class HandwrittenNumberClassification:
         images.two_d_array = False
         return Tags("classifier", target, None, ClassifierTags(), None, False, images)
 
-    def __sklearn_is_fitted__(self) -> bool:
-        """Tell scikit-learn that there are parameters: always."""
-        return True
-
-    @property
-    def classes_(self) -> Array:
-        """The labels, int of shape (N,), by scikit-learn's name."""
-        return np.arange(len(self.B_dense))
-
     # ---------------------------------------------------------------- Looking inside
 
     def __repr__(self) -> str:
         """Show the settings that differ from the defaults."""
         defaults = inspect.signature(type(self).__init__).parameters
-        changed = [
-            f"{name}={value!r}"
-            for name, value in self.get_params().items()
-            if name != "architecture" and value != defaults[name].default
-        ]
-        settings = ", ".join([repr(self.architecture), *changed])
-        return f"{type(self).__name__}({settings})"
+        shown = [repr(self.architecture)]
+        for name, value in list(self.get_params().items())[1:]:
+            if value != defaults[name].default:
+                shown.append(f"{name}={value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def summary(self) -> None:
-        """Print a table of the layers, and how it differs from what is computed.
-
-        `str` returns the table: what each layer does, the map that it returns, its
-        parameters and multiply-adds.
-        """
+        """Print the table that `str` returns, and what is computed in other ways."""
         print(self)
         kinds = "-".join(layer.kind for layer in self.layers)
         if "convolution-pooling" in kinds:
@@ -1750,12 +1532,10 @@ class HandwrittenNumberClassification:
 
     def _repr_html_(self) -> str:
         """Return the same table for a notebook."""
-        head, *rows = (
-            "".join(f"<td>{cell}</td>" for cell in row) for row in self._summary_rows()
-        )
-        head = head.replace("td>", "th>")
-        body = "".join(f"<tr>{row}</tr>" for row in rows)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        table = ([f"<td>{cell}</td>" for cell in row] for row in self._summary_rows())
+        head, *rows = map("".join, table)
+        rows = "</tr><tr>".join([head.replace("td>", "th>"), *rows])
+        return f"<table><tr>{rows}</tr></table>"
 
     def _summary_rows(self) -> list[tuple[str, ...]]:
         """Return the cells of the table, the head first."""
@@ -1780,21 +1560,16 @@ class HandwrittenNumberClassification:
     ) -> tuple[list[tuple], list[tuple]]:
         """Return the result of each step for one image and, with its label, each back.
 
-        All maps are whole, as the table of `summary` has them, unlike in training.
-
-        Parameters
-        ----------
-        image : array of shape (H, W), (H, W, C), (1, H, W) or (1, H, W, C)
-        label : int, optional
-            The image's class; without it, there is no way back.
+        `image` is of shape (H, W), (H, W, C), (1, H, W) or (1, H, W, C), `label` an
+        int. All maps are whole, as the table of `summary` has them, unlike in training.
 
         Returns
         -------
         forward, back : lists of (title, array, mark)
-            In the order of the steps. Maps are of shape (H, W, C), gradients of kernels
-            (F, C, K_h, K_w), the flattened (D,), the probabilities (N,). `mark` is None
-            but for maps that are pooled next, where it shows the winners, bool of shape
-            (H, W, C), and for the probabilities, where it is the label.
+            Maps are of shape (H, W, C), gradients of kernels (F, C, K_h, K_w), the
+            flattened (D,), the probabilities (N,). `mark` is the winners, bool of shape
+            (H, W, C), for maps that are pooled next, the label for the probabilities,
+            and otherwise None.
         """
         image, shape = np.asarray(image), tuple(self.input_shape)
         if image.shape in (shape, shape[:2]):
@@ -1805,24 +1580,21 @@ class HandwrittenNumberClassification:
         forward, back = [("image", image[0].copy(), None)], []
 
         def watch_forward(kind: str, layer: SimpleNamespace, x: Array) -> None:
-            """Keep the result of a step, and which places of the map before have won."""
             if kind == "pooling":
                 winners = self.unpool(np.ones_like(x))[0] > 0
                 forward[-1] = (*forward[-1][:2], winners)
-            title = _STEP_TITLES[kind].format(layer)
-            forward.append((title, x[0].copy(), None))
+            forward.append((_TITLES[kind][0].format(layer), x[0].copy(), None))
 
         def watch_back(kind: str, layer: SimpleNamespace, d: Array) -> None:
-            """Keep the gradient that a step back has made."""
-            title = _GRADIENT_TITLES[kind].format(layer)
-            back.append((title, d.copy() if kind == "kernel" else d[0].copy(), None))
+            d = d if kind == "kernel" else d[0].ravel() if kind == "flatten" else d[0]
+            back.append((_TITLES[kind][1].format(layer), d.copy(), None))
 
         batch = self._batch(image, whole=True)
         probabilities = self._forward(batch, watch=watch_forward)[0]
         forward.append(("probabilities", probabilities[0], label))
         if label is not None:
-            classes = len(self.B_dense)
-            labels = self._check_labels(np.array([label]), 1, classes, "label")
+            labels = np.array([label])
+            self._check_labels(labels, 1, len(self.classes_), "label")
             self._backward(batch, labels, watch_back)
         return forward, back
 
@@ -1830,59 +1602,41 @@ class HandwrittenNumberClassification:
 # -------------------------------------------------------------------- Windows on maps
 
 
-def _windows(
-    tensor: Array, window: tuple[int, int], stride: int, counts: tuple[int, int]
-) -> Array:
+def _windows(tensor: Array, window: Sizes, stride: int, counts: Sizes) -> Array:
     """View a tensor (B, H, W, C) as its windows: axes (K_h, K_w, C, H', W', B).
 
-    Nothing is copied: a pixel stands in the view as often as windows see it. ``[i, j]``
-    is place (i, j) of every window at once, so that a loop over the few places of one
-    window stands for a loop over all windows of all images.
+    Nothing is copied. ``[i, j]`` is place (i, j) of every window at once, so that a
+    loop over the few places of one window stands for one over all windows and images.
     """
     stride = operator.index(stride)
     image, down, across, channel = tensor.strides
-    return as_strided(
+    return np.lib.stride_tricks.as_strided(
         tensor,
         (*window, tensor.shape[3], *counts, len(tensor)),
         (down, across, channel, stride * down, stride * across, image),
     )
 
 
-def _overlap(window: tuple[int, int], stride: int, counts: tuple[int, int]) -> bool:
+def _overlap(window: Sizes, stride: int, counts: Sizes) -> bool:
     """Return whether a pixel can stand in more than one window."""
-    return any(
-        stride < side and count > 1 for side, count in zip(window, counts, strict=True)
-    )
-
-
-def _window_counts(
-    size: tuple[int, int], window: tuple[int, int], stride: int, padding: int
-) -> tuple[int, int]:
-    """Return how many windows fit below and beside each other: H', W'."""
-    stride, padding = operator.index(stride), operator.index(padding)
-    rows = (size[0] + 2 * padding - window[0]) // stride + 1
-    columns = (size[1] + 2 * padding - window[1]) // stride + 1
-    return rows, columns
+    return any(stride < side and n > 1 for side, n in zip(window, counts, strict=True))
 
 
 def _fit_windows(
-    name: str,
-    size: tuple[int, int],
-    window: tuple[int, int],
-    stride: int,
-    padding: int = 0,
+    name: str, size: Sizes, window: Sizes, stride: int, padding: int = 0
 ) -> tuple[int, int]:
-    """Return H', W', or raise if stride or padding is wrong or no window fits."""
-    _check_integer("stride", stride, 1)
-    _check_integer("padding", padding, 0)
-    counts = _window_counts(size, window, stride, padding)
-    if min(counts) < 1:
+    """Return how many windows fit below and beside each other, H' and W', or raise."""
+    stride = _check_integer("stride", stride, 1)
+    padding = _check_integer("padding", padding, 0)
+    rows = (size[0] + 2 * padding - window[0]) // stride + 1
+    columns = (size[1] + 2 * padding - window[1]) // stride + 1
+    if min(rows, columns) < 1:
         frame = f" with padding {padding}" if padding else ""
         raise _wrong(name, f"hold a window {_times(window)}{frame}", _times(size))
-    return counts
+    return rows, columns
 
 
-# -------------------------------------------------------------------- Training
+# -------------------------------------------------------------------- Runs and files
 
 
 @dataclass
@@ -1908,20 +1662,22 @@ class _Run:
         arrays = ("order", "before", "mean")
         return {name: v for name, v in vars(self).items() if name not in arrays}
 
+    def arrays(self) -> dict[str, Array]:
+        """Return the arrays by name."""
+        before = {f"before.{name}": array for name, array in self.before.items()}
+        mean = {f"mean.{name}": array for name, array in self.mean.items()}
+        return {"order": self.order} | before | mean
+
     def check(self, biases: list[str]) -> None:
         """Raise unless this can be a run of a network with these `biases`."""
         _check_integer("run's epochs", self.epochs, 1)
-        for name, most in (
-            ("images", len(self.order)),
-            ("labels", 2**32 - 1),
-            ("epoch", self.epochs - 1),
-            ("position", self.images),
-            ("hits", self.position),
-        ):
-            _check_integer(f"run's {name}", getattr(self, name), 0, most)
-        for name in ("loss", "seconds"):
-            value = getattr(self, name)
-            _check_number(f"run's {name}", value, "at least 0", lambda v: v >= 0)
+        _check_integer("run's images", self.images, 1, len(self.order))
+        _check_integer("run's labels", self.labels, 0, 2**32 - 1)
+        _check_integer("run's epoch", self.epoch, 0, self.epochs - 1)
+        _check_integer("run's position", self.position, 0, self.images)
+        _check_integer("run's hits", self.hits, 0, self.position)
+        _check_number("run's loss", self.loss, "at least 0", lambda v: v >= 0)
+        _check_number("run's seconds", self.seconds, "at least 0", lambda v: v >= 0)
         ordered = np.array_equal(np.sort(self.order), np.arange(self.images))
         if not ordered or self.order.dtype != np.int64:
             raise _wrong("order", f"be one of {self.images} images", "another")
@@ -1937,24 +1693,20 @@ def holding_back_interrupts() -> Iterator[None]:
     Python handles signals in the main thread. In other threads this does nothing.
     """
     handler, held = signal.getsignal(signal.SIGINT), []
-    main = threading.current_thread() is threading.main_thread()
-    if not main or not callable(handler):
-        yield
-        return
-    signal.signal(signal.SIGINT, lambda *event: held.append(event))
+    heard = threading.current_thread() is threading.main_thread() and callable(handler)
+    if heard:
+        signal.signal(signal.SIGINT, lambda *event: held.append(event))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        if heard:
+            signal.signal(signal.SIGINT, handler)
         if held:
             handler(*held[0])
 
 
 class _WorkArrays(threading.local):
-    """The arrays that batches use one after the other; each thread has its own.
-
-    So one model can predict in several threads at once.
-    """
+    """What batches use one after the other; each thread that predicts has its own."""
 
     arrays: list[Array] | None = None  # None but in a run of batches
     taken = 0  # of them, by the present batch
@@ -1964,68 +1716,30 @@ class _WorkArrays(threading.local):
         return type(self), ()
 
 
-def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> Array:
-    """Return an empty array that begins on a line of the processor's cache.
-
-    Otherwise every second vector lies across two lines, and steps that only move
-    numbers take up to a third longer.
-    """
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    memory = np.empty(size + 64, np.uint8)
-    start = -memory.__array_interface__["data"][0] % 64
-    return memory[start : start + size].view(dtype).reshape(shape)
-
-
-def _smoothing(side: int, dtype: np.dtype) -> Array:
-    """Return the matrix that averages along an axis, by a Gaussian of std 4 pixels."""
-    distance = np.arange(side)[:, np.newaxis] - np.arange(side)
-    weights = np.exp(-0.5 * (distance / 4) ** 2) / (4 * math.sqrt(2 * math.pi))
-    return weights.astype(dtype)
-
-
 def _epoch_line(epoch: int, epochs: int, results: dict[str, float]) -> str:
     """Format one epoch's results; the lines of one training are aligned."""
-    cells = [
-        f"epoch {epoch:{len(str(epochs))}}/{epochs}",
-        f"loss {results['loss']:7.4f}",
-        f"accuracy {results['accuracy']:7.2%}",
-    ]
-    if "val_loss" in results:
-        loss, accuracy = results["val_loss"], results["val_accuracy"]
-        cells.append(f"validation {loss:7.4f} {accuracy:7.2%}")
-    return "  ".join([*cells, f"{results['seconds']:5.1f} s"])
+    line = "loss {loss:7.4f}  accuracy {accuracy:7.2%}  "
+    line += "validation {val_loss:7.4f} {val_accuracy:7.2%}  " * ("val_loss" in results)
+    line = (line + "{seconds:5.1f} s").format(**results)
+    return f"epoch {epoch:{len(str(epochs))}}/{epochs}  {line}"
 
 
-# Titles of `trace_steps`, by the kind of step, for the layer that it belongs to.
-_STEP_TITLES = {
-    "convolution": "{0.token}: {0.name}",
-    "pooling": "{0.token}: max pooling",
-    "ReLU": "bias, ReLU",
-    "flatten": "flattened",
+# Titles of `trace_steps`, forward and back, by the kind of step, for its layer.
+_TITLES = {
+    "convolution": ("{0.token}: {0.name}", "by the input of {0.token}"),
+    "kernel": ("", "by the kernels of {0.token}"),
+    "pooling": ("{0.token}: max pooling", "by the input of {0.token}, unpooled"),
+    "ReLU": ("bias, ReLU", "by the input of ReLU"),
+    "flatten": ("flattened", "by the flattened"),
 }
-_GRADIENT_TITLES = {
-    "convolution": "by the input of {0.token}",
-    "kernel": "by the kernels of {0.token}",
-    "pooling": "by the input of {0.token}, unpooled",
-    "ReLU": "by the input of ReLU",
-    "flatten": "by the flattened",
-}
-
-
-# -------------------------------------------------------------------- Files
 
 
 @contextmanager
 def replace_file(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     """Open a binary file beside `path` and, once it is written, put it in its place.
 
-    It is flushed to the disk and then renamed. `path` never holds half a file, not even
-    after a power cut.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be written; one that was there before stays as it is.
+    It is flushed to the disk and then renamed: `path` never holds half a file, not even
+    after a power cut, and stays as it is after an OSError.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -2055,8 +1769,9 @@ def replace_file(path: str | os.PathLike) -> Iterator[IO[bytes]]:
 def _remove_leftovers(path: Path) -> None:
     """Remove the temporary files of `path` that killed processes have left."""
     with suppress(OSError):  # Writing reports it.
-        for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-            leftover.unlink(missing_ok=True)
+        for file in path.parent.iterdir():
+            if file.name.startswith(f".{path.name}.") and file.suffix == ".tmp":
+                file.unlink(missing_ok=True)
 
 
 def read_arrays(
@@ -2064,13 +1779,9 @@ def read_arrays(
 ) -> dict[str, Array]:
     """Return the arrays of an ``.npz`` file by name: all, or those of `names`.
 
-    The file need not be trusted: nothing is unpickled or written, and what it unpacks
-    to is bounded before it is read.
-
-    Raises
-    ------
-    Exception
-        Of any kind if the file is damaged; ValueError if it is not to be trusted.
+    The file need not be trusted: nothing is unpickled or written, and no array is
+    allocated before its size is known, and known to be in the file. A damaged file may
+    raise any error; one that is not to be trusted is a ValueError.
     """
     if not zipfile.is_zipfile(file):
         raise ValueError("this is no .npz file")
@@ -2080,24 +1791,12 @@ def read_arrays(
         found = {entry.filename.removesuffix(".npy"): entry for entry in entries}
         if len(found) < len(entries):
             raise _wrong("each array", "be there once", "several of one name")
-        chosen = {}
-        for name in found if names is None else names:
+        names = list(found if names is None else names)
+        for name in names:
             if name not in found:
                 raise _wrong(f"array {name}", "be there", "none of that name")
-            chosen[name] = found[name]
-        check_unpacked(sum(entry.file_size for entry in chosen.values()), packed)
-        return {name: _read_array(archive, entry) for name, entry in chosen.items()}
-
-
-def check_unpacked(unpacked: int, packed: int) -> None:
-    """Raise if a file claims to unpack to far more bytes than data of our kind do.
-
-    MNIST unpacks to 5 times its size. A file that is small anyway may hold 1 MB.
-    """
-    most = max(10 * packed, 1_000_000)
-    if unpacked > most:
-        required = f"unpack to at most {most:,}"
-        raise _wrong(f"a file of {packed:,} bytes", required, f"{unpacked:,}")
+        check_unpacked(sum(found[name].file_size for name in names), packed)
+        return {name: _read_array(archive, found[name]) for name in names}
 
 
 def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Array:
@@ -2107,20 +1806,23 @@ def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Array:
         got = f"compression {entry.compress_type}"
         raise _wrong(entry.filename, "be stored or deflated", got)
     with archive.open(entry) as stream:
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[np.lib.format.read_magic(stream)]
+        major, minor = np.lib.format.read_magic(stream)
+        read_header = getattr(np.lib.format, f"read_array_header_{major}_{minor}")
         shape, _, dtype = read_header(stream)
-        left = entry.file_size - stream.tell()
-        if (
-            dtype.kind not in "biufU"
-            or not 0 < math.prod(shape) * dtype.itemsize == left
-        ):
+        size, left = math.prod(shape) * dtype.itemsize, entry.file_size - stream.tell()
+        if dtype.kind not in "biufU" or not 0 < size == left:
             required = f"hold numbers or text, {left:,} bytes"
             raise _wrong(entry.filename, required, f"{dtype} of shape {shape}")
         stream.seek(0)
         return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+def check_unpacked(unpacked: int, packed: int) -> None:
+    """Raise if a file claims to unpack to far more bytes than data of our kind do."""
+    most = max(10 * packed, 1_000_000)  # MNIST: 5 times; what is small is harmless
+    if unpacked > most:
+        required = f"unpack to at most {most:,}"
+        raise _wrong(f"a file of {packed:,} bytes", required, f"{unpacked:,}")
 
 
 # -------------------------------------------------------------------- Arguments
@@ -2152,12 +1854,10 @@ def _check_number(name: str, value: float, required: str, holds: Any) -> None:
         raise _wrong(name, f"be a finite number {required}", repr(value))
 
 
-def _check_strength(name: str, value: float) -> None:
-    """Raise unless `value` can be the strength of distortions."""
-    _check_number(name, value, "from 0 to 10", lambda strength: 0 <= strength <= 10)
+_STRENGTH = "from 0 to 10", lambda strength: 0 <= strength <= 10  # of distortions
 
 
-def _check_shape(name: str, array: Array, required: tuple[int, ...]) -> None:
+def _check_shape(name: str, array: Array, required: Sizes) -> None:
     """Raise unless `array` has the shape that the other arguments require."""
     if array.shape != required:
         raise _wrong(name, f"have shape {required}", array.shape)
@@ -2171,35 +1871,28 @@ def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
     return _check_integer(name, pair[0], 1), _check_integer(name, pair[1], 1)
 
 
-def _times(sizes: tuple[int, ...]) -> str:
+def _times(sizes: Sizes) -> str:
     """Format a size as in 25x25x8."""
     return "x".join(map(str, sizes))
 
 
-def _shape_hint(shape: tuple[int, ...], required: tuple[int, int, int]) -> str:
+def _shape_hint(shape: Sizes, required: Sizes) -> str:
     """Return what to do with images of such a shape, where (H, W, C) is required."""
     height, width, channels = required
-    size = ", ".join(map(str, required))
-    fields = ", or bring each to 28x28 with prepare_image"
-    fields = fields if required == (28, 28, 1) else ""
-    for holds, hint in (
-        (shape in (required, required[:2]), "pass one image as image[np.newaxis]"),
-        (shape[1:] == (math.prod(required),), f"pass images.reshape(-1, {size})"),
-        (
-            shape[1:] == (channels, height, width),
-            "pass images.transpose(0, 2, 3, 1), with the channels last",
-        ),
-        (
-            shape[1:] == (height, width, 3),
-            "make RGB images grey with images.mean(axis=3), divided by 255 if they are "
-            f"uint8, or set input_shape={shape[1:]} for a network that reads colours",
-        ),
-        (
-            len(shape) == 4 or (len(shape) == 3 and shape[2] != 3),
-            f"set input_shape={(*shape[1:], 1)[:3]} for a network that reads them"
-            + fields,
-        ),
-    ):
-        if holds:
-            return f": {hint}"
+    if shape in (required, required[:2]):
+        return ": pass one image as image[np.newaxis]"
+    if shape[1:] == (math.prod(required),):
+        return f": pass images.reshape(-1, {height}, {width}, {channels})"
+    if shape[1:] == (channels, height, width):
+        return ": pass images.transpose(0, 2, 3, 1), with the channels last"
+    if shape[1:] == (height, width, 3):
+        hint = (
+            ": make RGB images grey with images.mean(axis=3), divided by 255 if they "
+        )
+        hint += f"are uint8, or set input_shape={shape[1:]} for a network that reads "
+        return hint + "colours"
+    if len(shape) == 4 or (len(shape) == 3 and shape[2] != 3):
+        hint = f": set input_shape={(*shape[1:], 1)[:3]} for a network that reads them"
+        prepare = ", or bring each to 28x28 with prepare_image"
+        return hint + prepare * (required == (28, 28, 1))
     return ""
