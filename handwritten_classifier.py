@@ -170,8 +170,9 @@ class HandwrittenNumberClassification:
         label_smoothing: float = 0.0,
         averaging: float = 0.0,
     ) -> None:
-        # Each setting becomes the attribute of its name.
-        vars(self).update({k: v for k, v in locals().items() if k != "self"})
+        settings = dict(locals())  # Each becomes the attribute of its name.
+        del settings["self"]
+        vars(self).update(settings)
         self._check_settings()
         self.layers = self._read_architecture(architecture, input_shape)
         self._steps = self._order_steps()
