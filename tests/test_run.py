@@ -23,7 +23,7 @@ from PIL import Image
 import run
 from digits.mnist import DIGITS, read_data
 from digits.pictures import name_digits
-from handwritten_classifier import HandwrittenNumberClassification
+from handwritten_classifier import HandwrittenNumberClassification, replace_file
 
 
 class TestTrain:
@@ -530,11 +530,11 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
 
-    def fail(temporary):
-        temporary.write_text("half")
+    with (
+        pytest.raises(OSError, match="path must be one to write to; .*disk full"),
+        replace_file(path) as file,
+    ):
+        file.write(b"half")
         raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        run.write_file(path, fail)
     assert path.read_text() == "old"
     assert names(tmp_path) == {"file"}
