@@ -6,31 +6,21 @@
 
 from __future__ import annotations
 
-import gzip
-import math
 import os
 import socket
-import struct
 import sys
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from handwritten_classifier import check_unpacked, read_arrays
+from digits.mnist_files import read_files
 
 DIGITS = Path(__file__).parent / "digits.npz"  # the embedded digits, of 8x8 pixels
 MOST_SMALL = 5000  # images of 8x8 that are enlarged; more would take seconds
 LEAST_IMAGES = 5  # a sixth of them, rounded, is held out
 HELD_OUT = 1 / 6  # of the training images, the last ones, for validation
 PATIENCE = 20  # seconds without a byte after which a download is given up
-NAMES = ("x_train", "y_train", "x_test", "y_test")  # in Keras's mnist.npz
-IDX_PARTS = (  # the four IDX files, in that order: pattern of the name, axes
-    ("train-images?idx3-ubyte*", 3),
-    ("train-labels?idx1-ubyte*", 1),
-    ("t10k-images?idx3-ubyte*", 3),
-    ("t10k-labels?idx1-ubyte*", 1),
-)
 
 
 class Data(NamedTuple):
@@ -60,10 +50,10 @@ class Split(NamedTuple):
 def load_data(path: str | os.PathLike | None = None) -> Data:
     """Return MNIST from the first place that has it, or the embedded digits.
 
-    The places, in order: `path` or the environment variable MNIST_PATH (a Keras-style
-    .npz, or a folder of the four IDX files, gzipped or not); the file that Keras has
-    cached; a download through TensorFlow. If all fail, a warning on standard error says
-    why, and the digits embedded in this project are returned.
+    The places, in order: `path` or the environment variable MNIST_PATH, as `read_data`
+    takes them; the file that Keras has cached; a download through TensorFlow. If all
+    fail, a warning on standard error says why, and the digits embedded in this project
+    are returned.
 
     Raises
     ------
@@ -83,27 +73,25 @@ def load_data(path: str | os.PathLike | None = None) -> Data:
 
 
 def read_data(path: Path) -> Data:
-    """Read a Keras-style .npz file or a folder of IDX files.
+    """Read MNIST, or digits stored in the same way, from a file or a folder.
+
+    The module `digits.mnist_files` lists the files that are read.
 
     Raises
     ------
     OSError, ValueError
         If there is no such file, or it does not hold images and labels as MNIST does.
     """
-    if path.is_dir():
-        arrays = [read_idx(path, *part) for part in IDX_PARTS]
-    else:
-        arrays = read_npz(path)
-    embedded = arrays[0].shape[1:] == (8, 8) and len(arrays[0]) <= MOST_SMALL
+    title, arrays = read_files(path)
+    embedded = _are_small(path, arrays)
     size = (8, 8) if embedded else (28, 28)
     for images, labels in (arrays[:2], arrays[2:]):
         _check_images(path, images, size)
         _check_labels(path, labels, len(images))
     if embedded:
         arrays = [enlarge_digits(a) if a.ndim == 3 else a for a in arrays]
-    return Data(
-        "embedded digits" if embedded else f"MNIST from {path}", embedded, *arrays
-    )
+    source = "embedded digits" if embedded else f"{title} from {path}"
+    return Data(source, embedded, *arrays)
 
 
 def split_training(
@@ -201,45 +189,19 @@ def download_mnist(cached: Path) -> Data:
     return read_data(cached)
 
 
-# ---------------------------------------------------------------------- Files
+# ---------------------------------------------------------------------- Arrays
 
 
-def read_npz(path: Path) -> list[np.ndarray]:
-    """Return the training and test images and labels of a Keras-style file."""
-    with open(path, "rb") as file:
-        try:
-            return list(read_arrays(file, NAMES).values())
-        except Exception as error:  # A damaged file can raise errors of many kinds.
-            required = f"must be a .npz file with the arrays {', '.join(NAMES)}"
-            raise ValueError(f"{path} {required}; got: {error}") from error
-
-
-def read_idx(folder: Path, pattern: str, axes: int) -> np.ndarray:
-    """Return the array of one IDX file, gzipped or not (format: MNIST's home page)."""
-    found = sorted(path for path in folder.glob(pattern) if path.is_file())
-    if not found:
-        raise ValueError(f"{folder} must hold mnist's IDX files; got no {pattern}")
-    opener = gzip.open if found[0].suffix == ".gz" else open
-    with opener(found[0], "rb") as file:
-        try:
-            return _unpack_idx(file, axes, found[0].stat().st_size)
-        except Exception as error:  # A damaged file can raise errors of many kinds.
-            required = f"{found[0]} must be an IDX file of bytes with {axes} axes"
-            raise ValueError(f"{required}; got: {error}") from error
-
-
-def _unpack_idx(file: IO[bytes], axes: int, packed: int) -> np.ndarray:
-    """Return the array of an opened IDX file that takes `packed` bytes on disk."""
-    start = file.read(4 * (1 + axes))
-    if start[:4] != bytes((0, 0, 8, axes)):  # The magic number: uint8, axes.
-        raise ValueError(start.hex(" ") or "nothing")
-    shape = struct.unpack(f">{axes}I", start[4:])
-    size = math.prod(shape)
-    check_unpacked(size, packed)
-    content = file.read(size + 1)
-    if len(content) != size:
-        raise ValueError(f"{len(content):,} bytes or more for shape {shape}")
-    return np.frombuffer(content, np.uint8).reshape(shape)
+def _are_small(path: Path, arrays: list[np.ndarray]) -> bool:
+    """Return whether the images have 8x8 pixels; ValueError if those are too many."""
+    train, test = arrays[0], arrays[2]
+    small = [len(images) for images in (train, test) if images.shape[1:] == (8, 8)]
+    if sum(small) > MOST_SMALL:
+        required = f"at most {MOST_SMALL:,} images of 8x8, or of shape (n, 28, 28)"
+        raise ValueError(
+            f"{path} must hold {required}; got {train.shape}, {test.shape}"
+        )
+    return train.shape[1:] == (8, 8)
 
 
 def _check_images(path: Path, images: np.ndarray, size: tuple[int, int]) -> None:

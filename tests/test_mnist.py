@@ -1,6 +1,10 @@
 """Where the data come from, what is refused, and how they are split."""
 
 import gzip
+import io
+import shutil
+import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -38,33 +42,234 @@ def test_a_keras_file(tmp_path, arrays):
     assert not data.embedded
 
 
-@pytest.mark.parametrize("dot", ["-", "."])
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_folder_of_idx_files(tmp_path, arrays, dot, zipped):
-    for (part, kind), array in zip(
-        (
-            ("train-images", "idx3"),
-            ("train-labels", "idx1"),
-            ("t10k-images", "idx3"),
-            ("t10k-labels", "idx1"),
-        ),
-        arrays.values(),
-        strict=True,
-    ):
-        content = as_idx(array)
-        path = tmp_path / f"{part}{dot}{kind}-ubyte{'.gz' if zipped else ''}"
-        path.write_bytes(gzip.compress(content) if zipped else content)
+IDX = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+
+def write_idx(folder, arrays, name=str, pack=bytes):
+    """Write the four IDX files into a folder, each under its name and packed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, array in zip(IDX, arrays.values(), strict=True):
+        path = folder / name(part)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(pack(as_idx(array)))
+
+
+def as_csv(images, labels, header=(), quote=""):
+    """Return images and labels as the bytes of a CSV file."""
+    rows = np.column_stack([labels, images.reshape(-1, 784)]).tolist()
+    rows = [header, *rows] if header else rows
+    lines = (",".join(f"{quote}{value}{quote}" for value in row) for row in rows)
+    return "".join(f"{line}\r\n" for line in lines).encode()
+
+
+def write_csv(folder, arrays, train="mnist_train.csv", test="mnist_test.csv", **form):
+    x_train, y_train, x_test, y_test = arrays.values()
+    (folder / train).write_bytes(as_csv(x_train, y_train, **form))
+    (folder / test).write_bytes(as_csv(x_test, y_test, **form))
+
+
+@pytest.mark.parametrize("ending", ["-idx3-ubyte", ".idx3-ubyte", "-idx3-ubyte.gz"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_idx_files_are_known_by_their_content(tmp_path, arrays, ending, pack):
+    def name(part):
+        return part.replace("-idx", ending[:4]) + ending[11:]
+
+    write_idx(tmp_path, arrays, name, pack)
     (tmp_path / "train-images-idx3-ubyte-folder").mkdir()  # Some archives have one.
     check(load_data(tmp_path), arrays)
+    check(load_data(tmp_path / name(IDX[2])), arrays)  # Or any file of the set.
 
-    path = next(tmp_path.glob("t10k-images*"))
-    whole = path.read_bytes()
+
+WEB_PAGE = (
+    b"\n<!DOCTYPE html>\n<html><head><title>Not Found, 404</title></head></html>"
+    + bytes(20_000)
+)
+LFS_POINTER = (
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9912422\n"
+)
+
+
+def as_zip(name, content=b"0,1,2"):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr(name, content)
+    return stream.getvalue()
+
+
+NO_DATA = [
+    (WEB_PAGE, "a web page"),
+    (LFS_POINTER, "a Git LFS pointer: .*git lfs pull"),
+    (as_zip("t10k-images-idx3-ubyte"), "a zip archive: unpack it"),
+    (b"", "an empty file"),
+    (gzip.compress(gzip.compress(b"")), "a gzipped file: unpack it"),
+]
+
+
+@pytest.mark.parametrize(("content", "named"), NO_DATA)
+@pytest.mark.parametrize("name", ["x.npz", IDX[2], f"{IDX[2]}.gz", "mnist_test.csv"])
+def test_what_is_no_data_is_named_as_what_it_is(tmp_path, arrays, name, content, named):
+    (write_csv if name.endswith("csv") else write_idx)(tmp_path, arrays)
+    (tmp_path / IDX[2]).unlink(missing_ok=True)
+    (tmp_path / name).write_bytes(content)
+    path = tmp_path / name if name.endswith("npz") else tmp_path
+    with pytest.raises(ValueError, match=rf"{name} must be a.*; got: {named}"):
+        load_data(path)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_damaged_idx_file_is_named(tmp_path, arrays, pack):
+    write_idx(tmp_path, arrays, pack=pack)
+    whole = (tmp_path / IDX[2]).read_bytes()
     overwritten = whole[:40] + b"\xff" * 40 + whole[80:] + b"more"
-    page = b"<html>Not Found</html>"
-    for damaged in (whole[:-9], whole[:7], b"", page, overwritten):
-        path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"t10k-images.* must be an IDX file"):
+    for damaged in (whole[:-9], whole[:12], whole[:7], overwritten):
+        (tmp_path / IDX[2]).write_bytes(damaged)
+        with pytest.raises(ValueError, match=f"{IDX[2]} must be an IDX file") as found:
             load_data(tmp_path)
+        assert ("truncated download" in str(found.value)) == (damaged != overwritten)
+    labels = (tmp_path / IDX[3]).read_bytes()
+    (tmp_path / IDX[2]).write_bytes(labels)
+    with pytest.raises(ValueError, match="an IDX file with other axes"):
+        load_data(tmp_path)
+    (tmp_path / IDX[2]).unlink()
+    with pytest.raises(ValueError, match="mnist's IDX files; got no t10k-images"):
+        load_data(tmp_path)
+
+
+def test_a_truncated_archive_is_named(tmp_path, arrays):
+    np.savez(tmp_path / "mnist.npz", **arrays)
+    whole = (tmp_path / "mnist.npz").read_bytes()
+    (tmp_path / "mnist.npz").write_bytes(whole[:-500])
+    with pytest.raises(ValueError, match=r"\.npz file .*; got: .*truncated download"):
+        load_data(tmp_path / "mnist.npz")
+
+
+def test_folders_in_folders(tmp_path, arrays):
+    write_idx(tmp_path / "torchvision" / "MNIST" / "raw", arrays)
+    other = arrays | {"y_train": 9 - arrays["y_train"]}
+    write_idx(tmp_path / "torchvision" / "FashionMNIST" / "raw", other)
+    write_idx(tmp_path / "kaggle", arrays, lambda part: f"{part}/{part}")
+    (tmp_path / "keras" / "datasets").mkdir(parents=True)
+    np.savez(tmp_path / "keras" / "datasets" / "mnist.npz", **arrays)
+    for name in ("torchvision", "kaggle", "keras"):
+        check(load_data(tmp_path / name), arrays)
+    check(load_data(tmp_path / "torchvision" / "FashionMNIST" / "raw"), other)
+    shutil.rmtree(tmp_path / "torchvision" / "MNIST")
+    with pytest.raises(ValueError, match=r"must hold digits .*; got .*FashionMNIST"):
+        load_data(tmp_path / "torchvision")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        ValueError, match=r"mnist's IDX files, mnist\.npz, or mnist_train"
+    ):
+        load_data(tmp_path / "empty")
+
+
+def as_emnist(part, collection):
+    return f"emnist-{collection}-{part.replace('t10k', 'test')}"
+
+
+def test_emnists_digits_are_stored_by_column(tmp_path, arrays):
+    stored = {
+        name: array.swapaxes(1, 2) if array.ndim == 3 else array
+        for name, array in arrays.items()
+    }
+    for number, collection in enumerate(("mnist", "digits")):  # The larger one is read.
+        labels = {"y_train": (stored["y_train"] + number - 1) % 10}
+        write_idx(
+            tmp_path, stored | labels, lambda part, c=collection: as_emnist(part, c)
+        )
+    data = load_data(tmp_path)
+    check(data, arrays)
+    assert data.source.startswith("EMNIST from")
+
+
+@pytest.mark.parametrize("collection", ["letters", "balanced", "byclass", "bymerge"])
+def test_emnists_letters_are_refused_by_name(tmp_path, arrays, collection):
+    write_idx(tmp_path, arrays, lambda part: as_emnist(part, collection))
+    with pytest.raises(
+        ValueError, match=f"got emnist-{collection}.*: take emnist-digits"
+    ):
+        load_data(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {},
+        {"header": ["label", *(f"pixel{n}" for n in range(784))]},
+        {"header": range(785)},
+        {"header": ["", *(f"{n}x{n}" for n in range(784))], "quote": '"'},
+        {"train": "train.csv", "test": "test.csv"},
+        {"train": "mnist_train.csv.gz"},
+    ],
+)
+def test_two_csv_files_in_a_folder(tmp_path, arrays, form):
+    write_csv(tmp_path, arrays, **form)
+    if "train" in form:
+        path = tmp_path / form["train"]
+        path.write_bytes(gzip.compress(path.read_bytes()))  # Its content tells.
+    check(load_data(tmp_path), arrays)
+
+
+def test_a_wrong_csv_file_is_named(tmp_path, arrays):
+    write_csv(tmp_path, arrays)
+    rows = np.column_stack([arrays["y_test"], arrays["x_test"].reshape(-1, 784)])
+    for table, message in (
+        (rows[:, 1:], "784 columns: no labels.*digit-recognizer"),
+        (np.column_stack([range(5), rows]), "786 columns: leave out the index"),
+        (rows[:, :10], "got: 10 columns"),
+        (rows.astype(int) + 1, "256"),
+        (rows / 255, "uint8"),
+    ):
+        np.savetxt(tmp_path / "mnist_test.csv", table, "%g", ",")
+        with pytest.raises(
+            ValueError, match=f"mnist_test.csv must be a CSV .*{message}"
+        ):
+            load_data(tmp_path)
+    last = as_csv(arrays["x_test"], arrays["y_test"], [*range(784), "Class"])
+    (tmp_path / "mnist_test.csv").write_bytes(last)
+    with pytest.raises(ValueError, match="the label in the last column"):
+        load_data(tmp_path)
+    (tmp_path / "mnist_test.csv").unlink()
+    for path in (tmp_path, tmp_path / "mnist_train.csv"):
+        with pytest.raises(ValueError, match=r"two CSV files; got no mnist_test\.csv"):
+            load_data(path)
+
+
+def test_what_would_take_long_or_much_memory_is_refused_before(tmp_path, arrays):
+    bomb = gzip.compress(b"0," * 200_000_000, 1)
+    rows = gzip.compress((b"0," * 784 + b"0\n") * 100_000, 1)
+    huge = np.zeros((400_000, 28, 28), np.uint8)
+    sparse = tmp_path / "npz" / "mnist.npz"
+    sparse.parent.mkdir()
+    write_csv(tmp_path, arrays)
+    with zipfile.ZipFile(sparse, "w", zipfile.ZIP_STORED) as archive:
+        with archive.open("x_train.npy", "w") as file:
+            np.save(file, huge)
+        for name in ("y_train", "x_test", "y_test"):
+            archive.writestr(f"{name}.npy", b"")
+    start = time.perf_counter()
+    for content in (bomb, rows):
+        (tmp_path / "mnist_train.csv").write_bytes(content)
+        with pytest.raises(ValueError, match="more than 10,000 bytes in a line"):
+            load_data(tmp_path)
+    with pytest.raises(ValueError, match=r"313,600,128 bytes, where 250,000,000"):
+        load_data(sparse)
+    assert time.perf_counter() - start < 3
+
+
+@pytest.mark.parametrize("many", ["x_train", "x_test"])
+def test_no_more_than_5000_small_images_are_enlarged(tmp_path, arrays, many):
+    small = {"x_train": np.ones((5, 8, 8)), "x_test": np.ones((5, 8, 8))}
+    changed = arrays | small | {many: np.ones((5001, 8, 8))}
+    changed = {name: array.astype(np.uint8) for name, array in changed.items()}
+    np.savez(tmp_path / "mnist.npz", **changed)
+    with pytest.raises(ValueError, match=r"at most 5,000 images of 8x8.*5001, 8, 8"):
+        load_data(tmp_path / "mnist.npz")
 
 
 def test_the_order_of_the_places(tmp_path, arrays, monkeypatch):

@@ -43,7 +43,8 @@ import numpy as np  # noqa: E402
 from PIL import Image, ImageCms  # noqa: E402, F401 - imported with the first LAB
 
 import run  # noqa: E402
-from digits.mnist import IDX_PARTS, read_data  # noqa: E402
+from digits.mnist import read_data  # noqa: E402
+from digits.mnist_files import IDX_PARTS  # noqa: E402
 from digits.pictures import prepare_image, read_image  # noqa: E402
 from handwritten_classifier import HandwrittenNumberClassification  # noqa: E402
 
