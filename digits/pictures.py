@@ -21,16 +21,15 @@ set by trial; ``tests/programs/handwriting.py`` measures the effect of changing 
 
 from __future__ import annotations
 
-import math
+import io
 import os
-import warnings
+from contextlib import suppress
 from types import SimpleNamespace
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from PIL.ImageFile import ImageFile
+from digits.decoder import REQUIRED_PICTURE, decode_picture
 
 # ---------------------------------------------------------------------- Public
 
@@ -151,79 +150,49 @@ def _preprocess(
 
 # ---------------------------------------------------------------------- Picture files
 
-# Formats that are read, with the largest size of each in millions of pixels: what is
-# decoded within a second and 200 MB. A JPEG file may hold more pixels, because it is
-# scaled down while it is decoded.
-FORMATS = {"BMP": 12.5, "GIF": 12.5, "JPEG": 12.5, "PNG": 12.5, "TIFF": 12.5, "WEBP": 8}
-JPEG_MEMORY = "100M"  # bytes, for progressive files, which are decoded at full size
-FINEST_PICTURE = 2000  # pixels on the longer side; a digit needs only 20 of them
+LARGEST_FILE = 100_000_000  # bytes; 12.5 million pixels of 8 bytes, uncompressed
 
 
-def read_image(path: str | IO[bytes]) -> np.ndarray:
+def read_image(path: str | os.PathLike | IO[bytes]) -> np.ndarray:
     """Return a picture as uint8, upright: (H, W), (H, W, 3) or (H, W, 4).
 
-    The file may come from a stranger. Its formats and size are limited, and a large
-    picture is scaled down to at most `FINEST_PICTURE` pixels on its longer side.
+    The file may come from a stranger. Its formats and size are limited, and so are the
+    time and the memory to decode it; `digits.decoder` says to what. A large picture is
+    scaled down to at most 2000 pixels on its longer side.
+
+    Parameters
+    ----------
+    path : str, path or binary file
+        A file is read from its start.
 
     Raises
     ------
     OSError, ValueError
         If the file cannot be read as a picture.
     """
-    from PIL import Image
-
-    os.environ.setdefault("JPEGMEM", JPEG_MEMORY)  # Read by the JPEG library.
     try:
-        with warnings.catch_warnings():  # Damage is an error; warnings add nothing.
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=list(FORMATS)) as picture:
-                return _decode_picture(picture)
-    except Exception as error:  # A damaged file can raise errors of many kinds.
+        content = _read_file(path)
+        if len(content) > LARGEST_FILE:
+            raise ValueError(f"a file of more than {LARGEST_FILE:,} bytes")
+    except Exception as error:  # A stranger's file object can raise errors of any kind.
         if getattr(error, "errno", None):  # From the system, such as a missing file.
             raise
-        required = f"image must be a whole picture ({', '.join(FORMATS)})"
-        raise ValueError(f"{required}; got: {error or type(error).__name__}") from error
+        got = error or type(error).__name__
+        raise ValueError(f"{REQUIRED_PICTURE}; got: {got}") from error
+    return decode_picture(content)
 
 
-def _decode_picture(picture: ImageFile) -> np.ndarray:
-    """Decode a picture that Pillow has opened; anything wrong raises some error."""
-    from PIL import ImageOps
-
-    size = "x".join(map(str, picture.size))
-    # Only JPEG is decoded smaller here, to 1/2, 1/4 or 1/8, but no side below this.
-    picture.draft(None, (FINEST_PICTURE // 2,) * 2)
-    most = FORMATS.get(picture.format, FORMATS["JPEG"])  # A phone's JPEG may be an MPO.
-    if math.prod(picture.size) > 1e6 * most:
-        got = f"{size} pixels in {picture.format}"
-        raise ValueError(f"{got}, where {most:g} million can be decoded")
-    ImageOps.exif_transpose(picture, in_place=True)
-    image = picture.convert(_find_mode(picture))
-    image = image.reduce(math.ceil(max(image.size) / FINEST_PICTURE))
-    levels = np.asarray(image)
-    return levels if levels.dtype == np.uint8 else _scale_levels(levels)
-
-
-def _find_mode(picture: ImageFile) -> str:
-    """Return the mode of Pillow to decode a picture in: I, F, L, RGB or RGBA."""
-    if picture.mode[0] in "IF":  # More than 256 levels.
-        return picture.mode[0]
-    if picture.getbands()[-1] == "A" or "transparency" in picture.info:
-        return "RGBA"
-    return "L" if picture.mode in ("1", "L") else "RGB"
-
-
-def _scale_levels(levels: np.ndarray) -> np.ndarray:
-    """Convert levels of more than 8 bits to uint8.
-
-    White is 65535 for integers. For floats it is 1, 255 or 65535, the first that no
-    level exceeds.
-    """
-    if not np.isfinite(levels).all():
-        raise ValueError("levels that are nan or infinite")
-    white = 65535
-    if levels.dtype.kind == "f":
-        white = next((w for w in (1, 255) if levels.max() <= w), white)
-    return np.rint(np.clip(levels, 0, white) * (255 / white)).astype(np.uint8)
+def _read_file(path: str | os.PathLike | IO[bytes]) -> bytes:
+    """Return what a file holds, or one byte more than `LARGEST_FILE`."""
+    if isinstance(path, (str, bytes, os.PathLike)):
+        with open(path, "rb") as file:
+            return file.read(LARGEST_FILE + 1)
+    with suppress(AttributeError, io.UnsupportedOperation):
+        path.seek(0)
+    content = path.read(LARGEST_FILE + 1)
+    if not isinstance(content, bytes):
+        raise TypeError(f"a file of {type(content).__name__}")
+    return content
 
 
 # ---------------------------------------------------------------------- Grey levels
