@@ -1,71 +1,195 @@
 """Figures of a model: functions that take the model first and return the figure.
 
 The model computes everything that is shown here. Each function draws into `figure`, an
-empty figure of matplotlib, or into a new one. Images are grey on black; numbers of both
-signs are blue below 0, red above, on a scale that is symmetric around 0.
+empty figure of matplotlib, or into a new one, which a notebook or a window shows.
+Images are grey on black; numbers of both signs are blue below 0, red above, on a scale
+that is symmetric around 0.
 """
 
 from __future__ import annotations
 
 import math
-import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from digits.canvas import (
+    MOST_MAPS,
+    lay_out_maps,
+    lay_out_rows,
+    lay_out_tiles,
+    open_figure,
+)
 from digits.pictures import find_digits, name_digits
 from handwritten_classifier import HandwrittenNumberClassification
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure, SubFigure
 
 # The colour map of numbers of both signs, and of numbers from 0 upward; each with the
 # colour between its tiles.
 SIGNED, UNSIGNED = ("coolwarm", "white"), ("gray", "#9fc5e8")
-MOST_MAPS = 64  # of a layer that are shown
+MOST_PANELS = 6  # of steps, side by side
 MOST_KERNELS = 8  # filters, and channels of each, if there are several
+MOST_TILES = 128  # kernels' channels, of a layer behind the first
 MOST_READINGS = 40  # digits of a picture that are shown
 
 # ---------------------------------------------------------------------- Training
 
+# Label and style of the points of epochs, and on which side of one its value stands, in
+# points.
+CURVES = {
+    "": ("training (mean over the epoch)", "o-", -8),
+    "val_": ("validation (after the epoch)", "s--", 8),
+}
+
 
 def plot_history(
-    model: HandwrittenNumberClassification, figure: Figure | None = None
+    model: HandwrittenNumberClassification,
+    steps: list[tuple[int, float, float]] | None = None,
+    figure: Figure | None = None,
 ) -> Figure:
-    """Draw training loss and accuracy by epoch, and those of validation if known."""
-    figure = figure or _new_figure(9, 3.6)
-    for panel, quantity in zip(
-        figure.subplots(1, 2), ("loss", "accuracy"), strict=True
-    ):
-        _draw_curves(panel, model, quantity)
-        panel.set_title(quantity.capitalize())
-        panel.set_xlabel("epoch")
-        panel.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-        panel.grid(alpha=0.3)
-        if not model.history["loss"]:
-            panel.set(xticks=[], yticks=[])
-            panel.text(0.5, 0.5, "no epoch is finished yet", ha="center")
+    """Draw loss and accuracy by epoch or, given the steps, loss and rate by step.
+
+    Parameters
+    ----------
+    steps : list of (step, loss, learning rate), optional
+        Of all steps of the epochs in the model's history, as a callback of `fit`
+        collects them: ``steps.append((step, loss, model.rate))``.
+    figure : Figure, optional
+
+    Raises
+    ------
+    ValueError
+        If `steps` are no such list.
+    """
+    by_step = _read_steps(steps)
+    figure = open_figure(figure, 12 if len(by_step) else 9, 3.6)
+    if len(by_step):
+        *panels, last = figure.subplots(1, 3)
+        _draw_steps_of_training(panels, model, by_step)
+        _draw_curves(last, model, "accuracy")
+    else:
+        for panel, quantity in zip(
+            figure.subplots(1, 2), ("loss", "accuracy"), strict=True
+        ):
+            _draw_curves(panel, model, quantity)
     return figure
+
+
+def _read_steps(steps: list[tuple[int, float, float]] | None) -> np.ndarray:
+    """Return an array of shape (steps, 3), counted on from one `fit` to the next."""
+    steps = [] if steps is None else steps
+    try:
+        by_step = np.array(steps, float).reshape(len(steps), 3)
+    except (TypeError, ValueError):
+        required = "steps must be a list of (step, loss, learning rate)"
+        raise ValueError(f"{required}; got {str(steps)[:60]}") from None
+    if (np.diff(by_step[:, 0]) <= 0).any():
+        by_step[:, 0] = np.arange(1, len(by_step) + 1)
+    return by_step
 
 
 def _draw_curves(
     panel: Axes, model: HandwrittenNumberClassification, quantity: str
 ) -> None:
-    """Draw the training and validation curves of the loss or the accuracy."""
-    smoothed = ", labels smoothed" if model.label_smoothing else ""
-    scale, unit = {"loss": (1, f"nats{smoothed}"), "accuracy": (100, "%")}[quantity]
-    panel.set_ylabel(f"{quantity} ({unit})")
-    for prefix, label, style in (
-        ("", "training (mean over the epoch)", "o-"),
-        ("val_", "validation (after the epoch)", "s--"),
-    ):
-        values = np.array(model.history.get(prefix + quantity, []), float)
+    """Draw the training and validation curves of the loss or the accuracy by epoch."""
+    scale, unit = {"loss": (1, _loss_unit(model)), "accuracy": (100, "%")}[quantity]
+    panel.set(
+        title=quantity.capitalize(), xlabel="epoch", ylabel=f"{quantity} ({unit})"
+    )
+    panel.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    panel.grid(alpha=0.3)
+    for prefix, (label, style, aside) in CURVES.items():
+        values = scale * np.array(model.history.get(prefix + quantity, []), float)
         if len(values):
-            epochs = np.arange(1, len(values) + 1)
-            panel.plot(epochs, scale * values, style, label=label)
+            panel.plot(np.arange(1, len(values) + 1), values, style, label=label)
             panel.legend()
+        if len(values) == 1:  # A dot alone says little.
+            text = f"{values[0]:.4f}" if quantity == "loss" else f"{values[0]:.2f}"
+            style = {"ha": "right" if aside < 0 else "left", "va": "center"}
+            style |= {"xytext": (aside, 0), "textcoords": "offset points"}
+            panel.annotate(text, (1, values[0]), **style)
+            panel.set(xticks=[1], xlim=(0.5, 1.5))
+            panel.margins(y=0.8)
+    low, high = panel.get_ylim()
+    panel.set_ylim(max(low, 0), min(high, 101 if quantity == "accuracy" else math.inf))
+    if not model.history["loss"]:
+        panel.set(xticks=[], yticks=[])
+        panel.text(0.5, 0.5, "no epoch is finished yet", ha="center")
+
+
+def _loss_unit(model: HandwrittenNumberClassification) -> str:
+    """Return the unit of the loss in training, and whether labels are smoothed."""
+    return "nats, labels smoothed" if model.label_smoothing else "nats"
+
+
+def _draw_steps_of_training(
+    panels: list[Axes], model: HandwrittenNumberClassification, by_step: np.ndarray
+) -> None:
+    """Draw the loss, as it is and as a running mean, and the learning rate by step."""
+    places, losses, rates = by_step.T
+    half, style = len(losses) // 30, "o" if len(losses) == 1 else "-"
+    if half:
+        panels[0].plot(places, losses, alpha=0.4, lw=0.7, label="step")
+    label = f"mean of {2 * half + 1} steps" if half else "step"
+    mean = _running_mean(losses, half)
+    panels[0].plot(places, mean, style, color="tab:blue", lw=2, label=label)
+    panels[1].plot(places, rates, style)
+    panels[1].set_ylim(0, 1.1 * rates.max() or 1)
+    ends = _find_epoch_ends(places[-1], len(model.history["loss"]))
+    validation = np.array(model.history.get("val_loss", []), float)
+    if 0 < len(validation) <= len(ends):
+        style = {"color": "tab:orange", "label": "validation", "zorder": 3}
+        panels[0].plot(ends[: len(validation)], validation, "s", **style)
+    panels[0].set(title="Loss", ylabel=f"loss ({_loss_unit(model)})")
+    if losses.max() > 10 * losses.min() > 0:
+        _use_logarithms(panels[0], losses.max() / losses.min())
+    panels[1].set(title="Learning rate", ylabel="learning rate")
+    panels[0].legend()
+    for panel in panels:
+        panel.set_xlabel("step")
+        panel.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        panel.grid(axis="y", alpha=0.3)
+        _mark_epochs(panel, ends)
+
+
+def _use_logarithms(panel: Axes, ratio: float) -> None:
+    """Make the vertical axis logarithmic, with the numbers that suit its range."""
+    from matplotlib.ticker import LogLocator
+
+    panel.set_yscale("log")
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if ratio < 1000 else (1,)))
+    panel.yaxis.set_major_formatter("{x:g}")
+    panel.yaxis.set_minor_formatter("")
+
+
+def _running_mean(values: np.ndarray, half: int) -> np.ndarray:
+    """Return the mean of each value and up to `half` of those on either side."""
+    sums, places = np.append(0, np.cumsum(values)), np.arange(len(values))
+    low, high = np.maximum(places - half, 0), np.minimum(places + half + 1, len(values))
+    return (sums[high] - sums[low]) / (high - low)
+
+
+def _find_epoch_ends(steps: float, epochs: int) -> np.ndarray:
+    """Return the last step of each epoch; none if the epochs are not of one length."""
+    known = epochs and steps % epochs == 0
+    return np.arange(1, epochs + 1) * (steps / epochs) if known else np.empty(0)
+
+
+def _mark_epochs(panel: Axes, ends: np.ndarray) -> None:
+    """Mark the ends of epochs by lines, and by their numbers on an axis above."""
+    every = math.ceil(len(ends) / 10) or 1
+    marked = ends[every - 1 :: every]
+    for end in marked:
+        panel.axvline(end, color="0.85", lw=0.8, zorder=0)
+    if len(ends):
+        above = panel.secondary_xaxis("top")
+        above.set_xticks(marked, range(every, len(ends) + 1, every))
+        above.set_xlabel("epoch")
 
 
 def plot_distortions(
@@ -76,7 +200,7 @@ def plot_distortions(
 ) -> Figure:
     """Draw up to 6 images, each with 9 of its distortions (`distort`)."""
     images = model.check_images(images)[:6]
-    figure = figure or _new_figure(8, 0.5 + 0.8 * len(images))
+    figure = open_figure(figure, 8, 0.5 + 0.8 * len(images))
     figure.suptitle(f"Original (left) and distorted at strength {strength:g}")
     generator = np.random.default_rng(model.seed)
     distorted = (model.distort(images, strength, generator) for _ in range(9))
@@ -93,8 +217,10 @@ def plot_kernels(
 ) -> Figure:
     """Draw the kernels of convolution `layer`, counted from 0, one tile per channel.
 
-    The channels of a kernel form a column of tiles. A network without convolution shows
-    the weights of its dense layer, which are kernels as large as the map.
+    The channels of a kernel form a column of tiles. The first layer is shown whole, of
+    a large one behind it the first filters with up to 8 channels each. A network
+    without convolution shows the weights of its dense layer, which are kernels as large
+    as the map.
 
     Raises
     ------
@@ -103,13 +229,19 @@ def plot_kernels(
     """
     name, kernels = _choose_kernels(model, layer)
     filters, channels, height, width = kernels.shape
-    mosaic, largest = _lay_out_tiles(kernels), np.abs(kernels).max()
+    title = f"{name}: {filters} of {_in_words((height, width, channels))}"
+    if layer and filters * channels > MOST_TILES:
+        most = min(channels, MOST_KERNELS)
+        kernels = kernels[: MOST_TILES // most, :most]
+        counts = f"{len(kernels)} of {filters} filters, {most} of {channels} channels"
+        title += f"\nshown: the first {counts}"
+    mosaic, largest = lay_out_tiles(kernels), np.abs(kernels).max()
     high = 6.4 * mosaic.shape[0] / mosaic.shape[1] * 0.8 + 0.6  # inches
-    figure = figure or _new_figure(6.4, min(max(high, 2), 9))
+    figure = open_figure(figure, 6.4, min(max(high, 2), 9))
     panel = figure.subplots()
     shown = panel.imshow(mosaic, cmap=SIGNED[0], vmin=-largest, vmax=largest)
     panel.set(xticks=[], yticks=[], facecolor=SIGNED[1])
-    panel.set_title(f"{name}: {filters} of {_in_words((height, width, channels))}")
+    panel.set_title(title)
     figure.colorbar(shown, ax=panel, label="weight")
     return figure
 
@@ -151,16 +283,35 @@ def plot_steps(
     seen = f"seen as {probabilities.argmax()} ({probabilities.max():.1%})"
     scales = "Each panel has its own scale: black is 0, or blue below 0 and red above."
     titles = [f"Forward: an image, {seen}. {scales}{_explain_order(model)}"]
-    titles.append(f"Backward: derivatives of the loss; the label is {label}")
     counts = [len(steps) for steps in (forward, back) if steps]
-    rows = [math.ceil(count / 6) for count in counts]
-    columns = max(math.ceil(n / m) for n, m in zip(counts, rows, strict=True))
-    figure = figure or _new_figure(max(2.6 * columns, 10), 2.9 * sum(rows))
-    parts = figure.subfigures(len(rows), 1, height_ratios=rows, squeeze=False).ravel()
-    for part, steps, title in zip(parts, (forward, back), titles, strict=False):
+    if sum(counts) <= MOST_PANELS:  # in one row
+        titles.append(f"Backward: derivatives\nof the loss; label {label}")
+        figure = open_figure(figure, max(2.6 * sum(counts), 10), 3.4)
+        parts, rows = figure.subfigures(1, len(counts), width_ratios=counts), [1, 1]
+    else:
+        titles.append(f"Backward: derivatives of the loss; the label is {label}")
+        rows, columns = _choose_rows(counts)
+        figure = open_figure(figure, max(2.6 * columns, 10), 2.9 * sum(rows))
+        parts = figure.subfigures(len(rows), 1, height_ratios=rows)
+    ways = zip(np.ravel(parts), (forward, back), titles, rows, strict=False)
+    for part, steps, title, rows_of_part in ways:
         part.suptitle(title)
-        _draw_steps(part, steps, columns, signed=steps is back)
+        _draw_steps(part, steps, rows_of_part, signed=steps is back)
     return figure
+
+
+def _choose_rows(counts: list[int]) -> tuple[list[int], int]:
+    """Return in how many rows each number of panels is laid out, and the columns.
+
+    No row is half empty, if that can be.
+    """
+    for most in range(MOST_PANELS, 1, -1):
+        rows = [math.ceil(count / most) for count in counts]
+        lengths = [n / m for n, m in zip(counts, rows, strict=True)]
+        columns = math.ceil(max(lengths))
+        if 2 * math.floor(min(lengths)) > columns:
+            break
+    return rows, columns
 
 
 def _explain_order(model: HandwrittenNumberClassification) -> str:
@@ -170,30 +321,42 @@ def _explain_order(model: HandwrittenNumberClassification) -> str:
     return "\nPooling comes before ReLU: the two commute, and this order computes less."
 
 
-def _draw_steps(
-    part: SubFigure, steps: list[tuple], columns: int, signed: bool
-) -> None:
-    """Draw steps in rows, each step as `trace_steps` returns it."""
-    rows = math.ceil(len(steps) / columns)
-    panels = part.subplots(rows, columns, squeeze=False).ravel()
-    for panel in panels[len(steps) :]:
-        panel.set_axis_off()
-    for number, (panel, step) in enumerate(zip(panels, steps, strict=False)):
-        title, array, mark = step
-        panel.set_title(f"{number}. {title}", size=9)
-        if title == "probabilities":
-            _draw_probabilities(panel, array, label=mark)
-        else:
-            _draw_arrays(panel, array, winners=mark, signed=signed)
+def _draw_steps(part: SubFigure, steps: list[tuple], rows: int, signed: bool) -> None:
+    """Draw steps in rows of about one length, each as `trace_steps` returns it."""
+    label = steps[-1][2]  # of the probabilities
+    panels = part.subplots(rows, math.ceil(len(steps) / rows), squeeze=False)
+    for row, numbers in zip(
+        panels, np.array_split(np.arange(len(steps)), rows), strict=True
+    ):
+        for panel in row[len(numbers) :]:
+            panel.remove()
+        for panel, number in zip(row, numbers, strict=False):
+            title, array, mark = steps[number]
+            panel.set_title(f"{number}. {title}", size=9)
+            if title in ("scores", "probabilities"):
+                _draw_bars(panel, array, label)
+                panel.set_xlim((0, 1) if title == "probabilities" else None)
+            else:
+                _draw_arrays(panel, array, winners=mark, signed=signed)
 
 
-def _draw_probabilities(panel: Axes, probabilities: np.ndarray, label: Any) -> None:
+def _draw_bars(panel: Axes, numbers: np.ndarray, label: Any) -> None:
     """Draw one bar per class, that of the label in orange."""
-    classes = np.arange(len(probabilities))
+    classes = np.arange(len(numbers))
     colours = ["tab:orange" if label == n else "tab:blue" for n in classes]
-    panel.barh(classes, probabilities, color=colours)
-    panel.set(yticks=classes, xlim=(0, 1), ylim=(len(classes) - 0.5, -0.5))
+    panel.barh(classes, numbers, color=colours)
+    panel.axvline(0, color="black", lw=0.8)
+    panel.set_ylim(len(classes) - 0.5, -0.5)
+    _mark_classes(panel.yaxis, len(classes))
     panel.set_xlabel("the label in orange" if label is not None else "")
+
+
+def _mark_classes(axis: Axis, classes: int) -> None:
+    """Mark each class on an axis or, of many, some."""
+    if classes <= 20:
+        axis.set_ticks(range(classes))
+    else:
+        axis.get_major_locator().set_params(integer=True)
 
 
 def _draw_arrays(
@@ -222,7 +385,7 @@ def _draw_arrays(
 def _lay_out_step(array: np.ndarray) -> tuple[np.ndarray, str]:
     """Return maps, kernels or flattened numbers as one picture, and their size."""
     if array.ndim == 1:
-        return _lay_out_rows(array), f"{len(array):,} numbers"
+        return lay_out_rows(array), f"{len(array):,} numbers"
     if array.ndim == 3:
         more = f", the first {MOST_MAPS}" if array.shape[2] > MOST_MAPS else ""
         return lay_out_maps(array), _in_words(array.shape) + more
@@ -232,7 +395,7 @@ def _lay_out_step(array: np.ndarray) -> tuple[np.ndarray, str]:
     size = f"{filters} of {_in_words((*window, channels))}"
     if shown.size < array.size:
         size += f", the first {_in_words(shown.shape[:2])}"
-    return _lay_out_tiles(shown, 1), size
+    return lay_out_tiles(shown, 1), size
 
 
 # ---------------------------------------------------------------------- Errors
@@ -250,7 +413,7 @@ def plot_confusion(
     `probabilities` is what `predict_proba` returns for the images, if already known.
     """
     _, labels, probabilities = _read_examples(model, images, labels, probabilities)
-    figure = figure or _new_figure(6.4, 5.6)
+    figure = open_figure(figure, 6.4, 5.6)
     classes = probabilities.shape[1]
     counts = np.zeros((classes, classes), int)
     np.add.at(counts, (labels, probabilities.argmax(axis=1)), 1)
@@ -261,9 +424,12 @@ def plot_confusion(
     _write_counts(panel, counts, dark=0.6 * errors.max())
     accuracy = counts.trace() / counts.sum()
     panel.set_title(f"{counts.sum():,} images, {accuracy:.2%} read right (diagonal)")
-    panel.set(xticks=range(classes), yticks=range(classes))
     panel.set(xlabel="seen", ylabel="true")
-    figure.colorbar(shown, ax=panel, label="errors (images)", shrink=0.8)
+    for axis in (panel.xaxis, panel.yaxis):
+        _mark_classes(axis, classes)
+    bar = figure.colorbar(shown, ax=panel, label="errors (images)", shrink=0.8)
+    bar.locator.set_params(integer=True, min_n_ticks=1)
+    bar.update_ticks()
     return figure
 
 
@@ -292,7 +458,7 @@ def plot_mistakes(
     wrong = np.flatnonzero(seen != labels)
     wrong = wrong[np.argsort(-confidences[wrong], kind="stable")]
     rows = min(max(math.ceil(len(wrong) / 6), 1), 4)
-    figure = figure or _new_figure(8, 0.5 + 1.4 * rows)
+    figure = open_figure(figure, 8, 0.5 + 1.4 * rows)
     order = ", the most confident errors first" if len(wrong) else ""
     figure.suptitle(f"{len(wrong):,} of {len(labels):,} images misread{order}")
     panels = figure.subplots(rows, 6).ravel()
@@ -345,7 +511,7 @@ def plot_reading(
     rows = math.ceil(min(len(names), MOST_READINGS) / 10)
     height, width = found.stages["picture"].shape
     heights = 0.4 + min(max(3 * height / width, 1), 6), 0.4 + 1.35 * rows  # inches
-    figure = figure or _new_figure(12, sum(heights))
+    figure = open_figure(figure, 12, sum(heights))
     above, below = figure.subfigures(2, 1, height_ratios=heights)
     _draw_stages(above, found, names, np.shape(image)[:2])
     many = f", the first {MOST_READINGS} of {len(names)}"
@@ -394,6 +560,7 @@ MARKS = {
     "accuracy": (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 1),
     "loss": (1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
 }
+SMALLEST_LOSS = 1e-6  # nats, that has a place of its own on the logarithmic axis
 # Label, colour, marker, its size, and how far above it the value stands, in points.
 # Rings around diamonds: both are visible where they meet.
 PARTS = {
@@ -414,7 +581,7 @@ def plot_comparison(
         ``test_accuracy``, ``test_loss``.
     figure : Figure, optional
     """
-    figure = figure or _new_figure(10, 1.6 + 0.55 * len(results))
+    figure = open_figure(figure, 10, 1.6 + 0.55 * len(results))
     panels = figure.subplots(1, 2, sharey=True)
     for panel, quantity in zip(panels, ("accuracy", "loss"), strict=True):
         for part in PARTS:
@@ -452,65 +619,41 @@ def _mark_axis(panel: Axes, results: list[dict[str, Any]], quantity: str) -> Non
     """
     scale, unit = {"accuracy": (100, "%"), "loss": (1, "nats")}[quantity]
     panel.margins(x=0.12)
-    low, high = panel.get_xlim()
-    marks = np.array(MARKS[quantity])
-    places = _log_places(marks, quantity)
-    marks = marks[(low <= places) & (places <= high)]
-    if (
-        len(marks) < 2
-    ):  # Too few to read the axis by: mark the smallest and the largest.
-        values = [row[f"{part}_{quantity}"] for row in results for part in PARTS]
-        marks = np.array([min(values), max(values)])
-    labels = [f"{scale * mark:.4g}" for mark in marks]
+    marks = _choose_marks(*panel.get_xlim(), quantity)
+    labels = [f"{scale * mark:.6g}" for mark in marks]
     panel.set_xticks(_log_places(marks, quantity), labels)
     panel.set_title(f"{quantity.capitalize()} vs. Configuration")
     panel.set_xlabel(f"{quantity} ({unit}), logarithmic")
     panel.grid(axis="x", alpha=0.3)
 
 
+def _choose_marks(low: float, high: float, quantity: str) -> np.ndarray:
+    """Return some four to nine round numbers between two places of the axis."""
+    from matplotlib.ticker import MaxNLocator
+
+    ends = [
+        1.0005 - math.exp(-place) if quantity == "accuracy" else math.exp(place)
+        for place in (low, high)
+    ]
+    between = MaxNLocator(6, steps=[1, 2, 5, 10], min_n_ticks=4).tick_values(*ends)
+    lowest, highest = (0, 1) if quantity == "accuracy" else (SMALLEST_LOSS, math.inf)
+    for marks in (np.array(MARKS[quantity]), between):
+        marks = marks[(lowest <= marks) & (marks <= highest)]
+        places = _log_places(marks, quantity)
+        marks = marks[(low <= places) & (places <= high)]
+        if len(marks) >= 4:
+            break
+    return marks[:: len(marks) // 10 + 1]
+
+
 def _log_places(values: np.ndarray, quantity: str) -> np.ndarray:
     """Return places on the logarithmic axis: of a loss, or of an accuracy's error."""
     if quantity == "accuracy":
         return -np.log(1.0005 - values)  # 100 % must have a place, too.
-    return np.log(np.maximum(values, 1e-6))
+    return np.log(np.maximum(values, SMALLEST_LOSS))
 
 
-# ---------------------------------------------------------------------- Layouts
-
-
-def lay_out_maps(maps: np.ndarray) -> np.ndarray:
-    """Return up to 64 maps, (H, W, C), as one picture, with nan between them.
-
-    This is the layout of `plot_steps`. A single map is its own picture.
-    """
-    tiles = maps.transpose(2, 0, 1)[:MOST_MAPS, np.newaxis]
-    return _lay_out_tiles(tiles, 1) if len(tiles) > 1 else tiles[0, 0]
-
-
-def _lay_out_tiles(kernels: np.ndarray, aspect: float = 1.6) -> np.ndarray:
-    """Return kernels (F, C, K_h, K_w) as one picture, with nan around each tile.
-
-    Kernels of one channel fill rows, with `aspect` times as many columns as rows.
-    Kernels of several channels are one column each.
-    """
-    filters, channels, height, width = kernels.shape
-    square = min(filters, math.ceil((aspect * filters) ** 0.5))
-    columns = filters if channels > 1 else square
-    rows = math.ceil(filters * channels / columns)
-    tiles = np.full((rows * columns, height + 1, width + 1), np.nan)
-    in_order = kernels.swapaxes(0, 1).reshape(filters * channels, height, width)
-    tiles[: filters * channels, 1:, 1:] = in_order
-    mosaic = tiles.reshape(rows, columns, height + 1, width + 1).swapaxes(1, 2)
-    mosaic = mosaic.reshape(rows * (height + 1), columns * (width + 1))
-    return np.pad(mosaic, ((0, 1), (0, 1)), constant_values=np.nan)
-
-
-def _lay_out_rows(array: np.ndarray) -> np.ndarray:
-    """Return numbers (D,) as a picture that is about square, row after row."""
-    width = math.ceil(len(array) ** 0.5)
-    mosaic = np.full((math.ceil(len(array) / width), width), np.nan)
-    mosaic.ravel()[: len(array)] = array
-    return mosaic
+# ---------------------------------------------------------------------- Parts
 
 
 def _in_words(shape: tuple[int, ...]) -> str:
@@ -523,14 +666,3 @@ def _draw_image(panel: Axes, image: np.ndarray) -> None:
     picture = image if image.shape[2] in (3, 4) else image.mean(axis=2)
     panel.imshow(picture, cmap="gray", vmin=min(0, picture.min()))
     panel.set_axis_off()
-
-
-def _new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure, in inches; only this imports matplotlib."""
-    from matplotlib.figure import Figure
-
-    if "IPython" in sys.modules:  # A notebook shows figures once it has a backend.
-        from matplotlib import pyplot
-
-        pyplot.switch_backend(pyplot.get_backend())
-    return Figure(figsize=(width, height), layout="constrained")

@@ -57,6 +57,91 @@ def test_epochs_without_validation_are_gaps_in_its_curve(examples):
     assert_array_equal(line.get_xdata()[~np.isnan(line.get_ydata())], [3])
 
 
+def collect_steps(examples, **settings):
+    """Return a model that has learned, and its steps as `plot_history` takes them."""
+    model, steps = small_model(**settings), []
+
+    def collect(model, step, loss):
+        steps.append((step, loss, model.rate))
+
+    model.fit(*examples, validation_data=examples, callback=collect, verbose=0)
+    return model, steps
+
+
+def marked_epochs(panel):
+    """Return the marks on the axis above a panel: places, and numbers of epochs."""
+    (above,) = panel.child_axes
+    numbers = [text.get_text() for text in above.get_xticklabels()]
+    return above.get_xticks().tolist(), numbers
+
+
+def test_one_epoch_is_drawn_by_step(examples):
+    model, steps = collect_steps(examples, batch_size=10)
+    loss, rate, accuracy = plot_history(model, steps).axes
+    titles = [panel.get_title() for panel in (loss, rate, accuracy)]
+    assert titles == ["Loss", "Learning rate", "Accuracy"]
+    assert_array_equal(loss.lines[0].get_xdata(), [1, 2, 3, 4, 5])
+    assert_array_equal(loss.lines[0].get_ydata(), [row[1] for row in steps])
+    assert_array_equal(rate.lines[0].get_ydata(), [row[2] for row in steps])
+    assert marked_epochs(loss) == marked_epochs(rate) == ([5], ["1"])
+    assert loss.lines[1].get_xydata().tolist() == [[5, *model.history["val_loss"]]]
+
+
+def test_the_epochs_of_a_long_training_are_marked_legibly(examples):
+    model, steps = collect_steps(examples, batch_size=25, epochs=30)
+    places, numbers = marked_epochs(plot_history(model, steps).axes[0])
+    assert numbers == [str(n) for n in range(3, 31, 3)]
+    assert places == [2 * n for n in range(3, 31, 3)]
+
+
+def test_a_noisy_loss_is_drawn_faintly_below_its_running_mean(rng):
+    losses = rng.random(300)
+    panel = plot_history(small_model(), [(n, x, 1) for n, x in enumerate(losses)])
+    raw, mean = panel.axes[0].lines
+    assert_array_equal(raw.get_ydata(), losses)
+    assert raw.get_alpha() < 0.5 < 1 < mean.get_linewidth()
+    assert mean.get_label() == "mean of 21 steps"
+    means = [losses[max(n - 10, 0) : n + 11].mean() for n in range(300)]
+    assert_allclose(mean.get_ydata(), means)
+
+
+def test_steps_of_a_second_fit_are_counted_on():
+    line = plot_history(small_model(), 2 * [(1, 2.0, 0.1), (2, 1.0, 0.1)]).axes[0]
+    assert_array_equal(line.lines[0].get_xdata(), [1, 2, 3, 4])
+
+
+def test_epochs_of_unequal_length_are_not_marked(examples):
+    model, steps = collect_steps(examples, epochs=2, batch_size=10)
+    assert plot_history(model, steps[:-1]).axes[0].child_axes == []
+
+
+@pytest.mark.parametrize("losses", [[2.0], [0.0, 0.0], [3.0, 1e-9]])
+def test_a_training_of_few_steps_is_drawn(losses, tmp_path):
+    figure = plot_history(small_model(), [(n, x, 0.1) for n, x in enumerate(losses)])
+    figure.savefig(tmp_path / "few.png")
+    assert_allclose(figure.axes[0].lines[0].get_ydata(), losses, rtol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [[1, 2], [(1, 2.0)], [(1, "x", 3)], 5, "abc"])
+def test_steps_of_another_form_are_refused(steps):
+    with pytest.raises(
+        ValueError, match=r"steps must be a list of \(step, loss, learn"
+    ):
+        plot_history(small_model(), steps)
+
+
+def test_without_steps_one_epoch_is_two_labelled_points(examples):
+    model = small_model().fit(*examples, validation_data=examples, verbose=0)
+    loss, accuracy = plot_history(model).axes
+    history = {name: values[0] for name, values in model.history.items()}
+    shown = [text.get_text() for text in loss.texts]
+    assert shown == [f"{history['loss']:.4f}", f"{history['val_loss']:.4f}"]
+    shown = [text.get_text() for text in accuracy.texts]
+    assert shown == [f"{100 * history[k]:.2f}" for k in ("accuracy", "val_accuracy")]
+    assert accuracy.get_xticks().tolist() == [1]
+    assert 0 <= accuracy.get_ylim()[0] < accuracy.get_ylim()[1] <= 101
+
+
 @pytest.mark.parametrize(("architecture", "layer"), [("4C3-3N", 1), ("3N", 1)])
 def test_kernels_that_are_not_there_are_not_drawn(architecture, layer):
     model = HandwrittenNumberClassification(architecture, **SMALL)
@@ -64,10 +149,60 @@ def test_kernels_that_are_not_there_are_not_drawn(architecture, layer):
         plot_kernels(model, layer)
 
 
+def shown_tiles(figure):
+    """Return how many tiles of numbers a picture of kernels has, down and across."""
+    picture = figure.axes[0].images[0].get_array()
+    drawn = ~np.ma.getmaskarray(np.ma.masked_invalid(picture))
+    return [
+        np.count_nonzero(np.diff(drawn.any(axis=axis).astype(int)) == 1)
+        for axis in (1, 0)
+    ]
+
+
+def test_of_a_large_layer_a_part_is_drawn_and_named():
+    model = HandwrittenNumberClassification("12C3-64C3-3N", **SMALL)
+    figure = plot_kernels(model, 1)
+    title = "Kernels of 64C3: 64 of 3x3x12\nshown: the first 16 of 64 filters, "
+    assert figure.axes[0].get_title() == title + "8 of 12 channels"
+    assert shown_tiles(figure) == [8, 16]
+    picture = figure.axes[0].images[0].get_array()
+    assert_array_equal(picture[1:4, 5:8], model.kernels[1][1, 0])
+    assert_array_equal(picture[5:8, 1:4], model.kernels[1][0, 1])
+
+
+@pytest.mark.parametrize(("channels", "tiles"), [(1, [6, 11]), (3, [12, 16])])
+def test_the_first_layer_is_drawn_whole(channels, tiles):
+    model = HandwrittenNumberClassification("64C3-3N", input_shape=(8, 8, channels))
+    figure = plot_kernels(model)
+    assert figure.axes[0].get_title() == f"Kernels of 64C3: 64 of 3x3x{channels}"
+    assert shown_tiles(figure) == tiles
+
+
+def test_a_small_layer_behind_the_first_is_drawn_whole():
+    figure = plot_kernels(HandwrittenNumberClassification("8C3-16C3-3N", **SMALL), 1)
+    assert figure.axes[0].get_title() == "Kernels of 16C3: 16 of 3x3x8"
+    assert shown_tiles(figure) == [8, 16]
+
+
 def test_the_confusion_counts_every_image(examples):
     model = small_model()
     panel = plot_confusion(model, *examples).axes[0]
     assert sum(int(text.get_text()) for text in panel.texts) == 50
+
+
+@pytest.mark.parametrize("errors", [0, 1, 2, 3, 7])
+def test_errors_are_counted_in_whole_images(errors):
+    model = HandwrittenNumberClassification("2N", **SMALL)
+    labels = np.array([0] * 10)
+    probabilities = np.eye(2)[[1] * errors + [0] * (10 - errors)]
+    figure = plot_confusion(model, np.zeros((10, 8, 8)), labels, probabilities)
+    figure.draw_without_rendering()
+    panel, bar = figure.axes
+    low, high = bar.get_ylim()
+    ticks = [tick for tick in bar.get_yticks() if low <= tick <= high]
+    assert ticks == [round(tick) for tick in ticks]
+    assert len(ticks) >= 2
+    assert panel.get_xticks().tolist() == panel.get_yticks().tolist() == [0, 1]
 
 
 def test_the_mistakes_are_the_most_confident_ones(examples):
@@ -111,6 +246,7 @@ def test_the_steps_are_those_of_the_network(examples):
         "4N: dense, as convolution",
         "bias, ReLU",
         "flattened",
+        "scores",
         "probabilities",
         "by the flattened",
         "by the input of ReLU",
@@ -123,13 +259,51 @@ def test_the_steps_are_those_of_the_network(examples):
         "by the input of ReLU",
         "by the kernels of 3C3",
     ]
-    bars = [bar.get_width() for bar in with_label.axes[9].patches]
-    assert_allclose(bars, model.forward(image)[0])
+    scores, probabilities = (
+        np.array([bar.get_width() for bar in with_label.axes[place].patches])
+        for place in (9, 10)
+    )
+    assert_allclose(probabilities, model.forward(image)[0])
+    again = model.softmax(scores[np.newaxis])[0]
+    assert_allclose(again, probabilities, rtol=1e-6)  # in float32
+    for place in (9, 10):
+        colours = {bar.get_facecolor() for bar in with_label.axes[place].patches[:2]}
+        assert with_label.axes[place].patches[2].get_facecolor() not in colours
     kernel = model.compute_gradients(image, [2])[1]["kernels.0"]
     drawn = with_label.subfigs[1].axes[9].images[0].get_array()
     assert_array_equal(drawn[1:4, 1:4], kernel[0, 0])
     alone = plot_steps(model, image[0])
-    assert len([p for p in alone.axes if p.get_title()]) == 10
+    assert len(alone.axes) == 11
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    ["3N", "MP2-3N", "3C3-3N", "3C3-MP2-3N", "3C3-2C2-MP2-4N-3N", "2C2-2C2-2C2-2C2-3N"],
+)
+@pytest.mark.parametrize("label", [None, 2])
+def test_no_row_of_steps_is_nearly_empty(examples, architecture, label):
+    model = HandwrittenNumberClassification(architecture, **SMALL)
+    figure = plot_steps(model, examples[0][0], label)
+    figure.draw_without_rendering()
+    rows = {}
+    for panel in figure.axes:
+        row = panel.get_subplotspec().rowspan.start
+        rows.setdefault((panel.figure.bbox.y0, row), []).append(panel)
+    lengths = [len(row) for row in rows.values()]
+    assert sum(lengths) == sum(map(len, model.trace_steps(examples[0][0], label)))
+    assert min(lengths) > max(lengths) / 2
+
+
+def test_of_many_classes_some_are_marked(rng):
+    model = HandwrittenNumberClassification("47N", **SMALL)
+    images, labels = rng.random((9, 8, 8)), rng.integers(0, 47, size=9)
+    for panel in (
+        plot_confusion(model, images, labels).axes[0],
+        plot_steps(model, images[0]).axes[-1],
+    ):
+        ticks = panel.get_yticks()
+        assert 4 < len(ticks) < 20
+        assert_array_equal(ticks, np.round(ticks))
 
 
 def test_the_winners_are_marked_where_they_stood():
@@ -210,10 +384,28 @@ def test_the_comparison_shows_training_beside_test_for_each():
             assert points.get_offsets()[:, 1].tolist() == [0, 1, 2]
 
 
-def test_results_that_lie_close_together_can_be_read_off_the_axis():
-    row = {"architecture": "A", "train_accuracy": 0.9834, "test_accuracy": 0.9822}
-    figure = plot_comparison([row | {"train_loss": 0.112, "test_loss": 0.113}])
-    ticks = [
-        [text.get_text() for text in panel.get_xticklabels()] for panel in figure.axes
-    ]
-    assert ticks == [["98.22", "98.34"], ["0.112", "0.113"]]
+def result(architecture, train, test, train_loss, test_loss):
+    """Return a row of the comparison."""
+    row = {"architecture": architecture, "train_accuracy": train, "test_accuracy": test}
+    return row | {"train_loss": train_loss, "test_loss": test_loss}
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        [result("A", 0.9834, 0.9822, 0.112, 0.113)],
+        [result("A", 0.9834, 0.9834, 0.112, 0.112)],
+        [result("A", 1.0, 1.0, 0.0, 0.0)],
+        [result("A", 0.1, 0.1, 2.303, 2.303)],
+        [result("A", 0.92, 0.91, 0.327, 0.327), result("B", 0.99, 0.98, 0.08, 0.1)],
+        [result("A", 0.1, 0.1, 2.303, 2.303), result("B", 0.9999, 0.9971, 1e-4, 0.01)],
+    ],
+)
+def test_few_results_can_be_read_off_the_axes(results):
+    for panel, most in zip(plot_comparison(results).axes, (100, np.inf), strict=True):
+        low, high = panel.get_xlim()
+        ticks = panel.get_xticks()
+        labels = [text.get_text() for text in panel.get_xticklabels()]
+        assert 3 <= len(set(labels)) == len(labels) <= 11
+        assert all(low <= tick <= high for tick in ticks)
+        assert max(float(label) for label in labels) <= most
