@@ -57,6 +57,7 @@ Sources, with their sections
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import math
@@ -73,6 +74,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
@@ -80,6 +82,10 @@ from typing import IO, Any
 import numpy as np
 
 Array, Sizes = np.ndarray, tuple[int, ...]  # in signatures
+
+
+def _do_nothing(*_):
+    """Stand in for a function that was not given."""
 
 
 class HandwrittenNumberClassification:
@@ -132,15 +138,13 @@ class HandwrittenNumberClassification:
         validation data, ``val_loss, val_accuracy`` (None for epochs without).
     layers : list of SimpleNamespace
         Each layer: token, kind, window, map shapes, parameters, multiply-adds.
-    classes_ : int array of shape (N,)
-        The labels 0..N-1, by scikit-learn's name.
+    rate, metadata : float and dict
+        Learning rate of the last step; what JSON can hold, and is saved as well.
 
     Notes
     -----
-    The same machine, library versions, seed and calls of `fit` give the same bits.
-    Another processor, build of BLAS or batch size differs by rounding. One model can
-    predict in several threads at once, and each thread can train a model of its own.
-    The way back is for one thread at a time: it keeps the last mask on the model.
+    The same machine, library versions, seed and calls of `fit` give the same bits. One
+    model can predict in several threads; the way back keeps its mask, and is for one.
 
     Examples
     --------
@@ -169,6 +173,7 @@ class HandwrittenNumberClassification:
         dtype: Any = np.float32,
         label_smoothing: float = 0.0,
         averaging: float = 0.0,
+        verbose: int = 1,
     ) -> None:
         settings = dict(locals())  # Each becomes the attribute of its name.
         del settings["self"]
@@ -182,31 +187,40 @@ class HandwrittenNumberClassification:
         self.history = {"loss": [], "accuracy": [], "seconds": []}
         self.binary_max_pool: Array | None = None
         self._pooled_from: tuple = (None, None)
+        self.metadata: dict[str, Any] = {}
         self._work = _WorkArrays()
         self._run: _Run | None = None
+        self.rate = 0.0
+        self._warned = False
+        self._in_force = self._present()
+        self._network = (architecture, tuple(input_shape), seed, np.dtype(dtype))
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the settings by name, as in scikit-learn (`deep` changes nothing)."""
-        names = list(inspect.signature(type(self).__init__).parameters)[1:]
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in _defaults(type(self))}
+
+    def _present(self):
+        """Return the settings of this class alone, as the attributes have them."""
+        own = _defaults(HandwrittenNumberClassification)
+        return {name: getattr(self, name) for name in own}
 
     def set_params(self, **settings: Any) -> HandwrittenNumberClassification:
         """Change settings: all of them or, where one is wrong, none.
 
         A new `architecture`, `input_shape`, `seed` or `dtype` makes a new network, with
-        initial weights and an empty history. The other settings keep what was learned,
-        but an interrupted `fit` does not go on with changed ones.
+        initial weights and an empty history. The others keep what was learned, but an
+        interrupted `fit` does not go on. Whatever takes images takes up attributes that
+        were assigned, too.
         """
-        present = self.get_params()
+        present, old = self.get_params(), self._in_force
         for name in settings.keys() - present.keys():
             raise _wrong("settings", f"be among {list(present)}", repr(name))
         renewed = type(self)(**(present | settings))
-        old, new = (
-            (model.architecture, *model.input_shape, model.seed, np.dtype(model.dtype))
-            for model in (self, renewed)
-        )
-        vars(self).update(settings if old == new else vars(renewed))
-        if self.get_params() != present:
+        new = renewed._in_force
+        same_network = renewed._network == self._network
+        vars(self).update(settings if same_network else vars(renewed))
+        self._in_force = new
+        if old | {"verbose": 0} != new | {"verbose": 0}:
             self._run = None
         return self
 
@@ -218,17 +232,19 @@ class HandwrittenNumberClassification:
             arrays[f"kernels.{index}"], arrays[f"biases.{index}"] = pair
         return arrays | {"W_dense": self.W_dense, "B_dense": self.B_dense}
 
-    def _trained_arrays(self) -> dict[str, Array]:
+    def _trained_arrays(self):
         """Return parameters and velocity by name: all arrays that a step changes."""
         velocity = {f"velocity.{name}": v for name, v in self._velocity.items()}
         return self.parameters | velocity
 
-    def _bias_names(self) -> list[str]:
+    def _bias_names(self):
         """Return the names of all biases, those of the last layer included."""
         return [name for name, array in self.parameters.items() if array.ndim == 1]
 
     # ---------------------------------------------------------------- The notation
 
+    _MOST = 100_000_000  # weights, or numbers in maps and patches for one image
+    _MOST_LAYERS = 200
     _TOKEN = re.compile(
         r"(?P<filters>[1-9]\d{0,5})C(?P<kernel>[1-9]\d{0,5})"
         r"(s(?P<stride>[1-9]\d{0,5}))?(p(?P<padding>\d{1,6}))?"
@@ -238,12 +254,13 @@ class HandwrittenNumberClassification:
     )
 
     @classmethod
-    def _read_architecture(
-        cls, architecture: str, input_shape: tuple[int, int, int]
-    ) -> list[SimpleNamespace]:
+    def _read_architecture(cls, architecture, input_shape):
         """Parse the notation into layers, each fitted to the map before it."""
         layers, shape = [], tuple(map(operator.index, input_shape))
         tokens = architecture.split("-")
+        if len(tokens) > cls._MOST_LAYERS:
+            required = f"have at most {cls._MOST_LAYERS} layers"
+            raise _wrong("architecture", required, f"{len(tokens):,}")
         for position, token in enumerate(tokens, start=1):
             got = f"{token!r} at position {position}, on a map of {_times(shape)}"
             found = cls._TOKEN.fullmatch(token)
@@ -257,13 +274,18 @@ class HandwrittenNumberClassification:
             except ValueError:
                 required = "fit each window to its map"
                 raise _wrong("architecture", required, got) from None
-            shape = layers[-1].output_shape
+            layer, numbers = layers[-1], sum(layer.numbers for layer in layers)
+            shape = layer.output_shape
+            if 0 < layer.window[0] <= layer.padding:
+                required = "pad by less than a window, which would see only zeros"
+                raise _wrong("architecture", required, got)
+            if max(layer.parameters, numbers) > cls._MOST:
+                required = f"need at most {cls._MOST:,} weights or numbers an image"
+                raise _wrong("architecture", required, f"more with {got}")
         return layers
 
     @staticmethod
-    def _read_layer(
-        found: re.Match, shape: tuple[int, int, int], last: bool
-    ) -> SimpleNamespace:
+    def _read_layer(found, shape, last):
         """Turn one token into a layer whose input is a map of `shape` (H, W, C)."""
         window, stride, padding, channels = shape[:2], 1, 0, shape[2]
         side = found["kernel"] or found["pool"]
@@ -284,13 +306,12 @@ class HandwrittenNumberClassification:
             output_shape=(rows, columns, filters),
             parameters=weights + filters if weights else 0,
             multiply_adds=weights * rows * columns,
+            numbers=rows * columns * (filters + math.prod(window) * channels),
         )
 
-    def _order_steps(self) -> list[tuple[str, SimpleNamespace, int]]:
-        """List the steps before the last layer: (kind, layer, index of its kernel).
-
-        Bias and ReLU come after the pooling behind their convolution.
-        """
+    def _order_steps(self):
+        """List the steps before the last layer: (kind, layer, index of its kernel)."""
+        # Bias and ReLU wait until the pooling behind their convolution is done.
         steps, waiting, index = [], [], -1
         for layer in self.layers[:-1]:
             if layer.kind == "convolution":
@@ -301,12 +322,8 @@ class HandwrittenNumberClassification:
                 steps.append(("pooling", layer, index))
         return steps + waiting
 
-    def _find_read_size(self) -> tuple[int, int]:
-        """Return the height and width of the part of an image that is read.
-
-        Rows and columns at the lower right that fill no window, in any layer, are never
-        computed: every sixth place of 32 filters of 3x3, pooled and convolved again.
-        """
+    def _find_read_size(self):
+        """Return (H, W) of what is read of an image; the rest fills no window."""
         read = np.array([1, 1])
         for layer in reversed(self.layers):
             read = (read - 1) * layer.stride + layer.window
@@ -314,7 +331,7 @@ class HandwrittenNumberClassification:
                 read = np.array(layer.input_shape[:2])
         return tuple(map(int, read))
 
-    def _draw_parameters(self) -> None:
+    def _draw_parameters(self):
         """Draw normal weights of variance 2 / inputs (He et al. 2015); biases are 0."""
         self._generator = np.random.default_rng(self.seed)
         self.kernels, self.biases = [], []
@@ -336,7 +353,7 @@ class HandwrittenNumberClassification:
 
     # ---------------------------------------------------------------- Doors
 
-    def _check_settings(self) -> None:
+    def _check_settings(self):
         """Raise if a setting is wrong."""
         if not isinstance(self.architecture, str):
             raise _wrong("architecture", "be a str", repr(self.architecture), TypeError)
@@ -345,8 +362,9 @@ class HandwrittenNumberClassification:
             raise _wrong("input_shape", "be (H, W, C)", repr(shape))
         for size in shape:
             _check_integer("input_shape", size, 1)
-        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
-            _check_integer(name, getattr(self, name), least)
+        for name in ("epochs", "batch_size"):
+            _check_integer(name, getattr(self, name), 1)
+        _check_integer("seed", self.seed, 0, 2**64)
         _check_number("lr", self.lr, "above 0", lambda lr: lr > 0)
         for name in ("momentum", "label_smoothing", "averaging"):
             value, required = getattr(self, name), "at least 0 and below 1"
@@ -365,44 +383,51 @@ class HandwrittenNumberClassification:
 
     def check_images(self, images: Array, name: str = "images") -> Array:
         """Return `images` as (B, H, W, C), uncopied, or raise what is wrong."""
-        images, shape = np.asarray(images), tuple(self.input_shape)
-        if shape[2] == 1 and images.ndim == 3:
+        if self._present() != self._in_force:
+            self.set_params()
+        given, images, shape = images, np.asarray(images), tuple(self.input_shape)
+        if images.dtype == object:
+            got = f"a {type(given).__name__}: collect its batches, for example as "
+            got += "np.concatenate([np.asarray(images) for images, labels in it])"
+            raise _wrong(name, "be an array of numbers", got, TypeError)
+        if images.shape[1:] == shape[:2] and shape[2] == 1:
             images = images[..., np.newaxis]
         if images.ndim != 4 or images.shape[1:] != shape:
-            got = f"{images.shape}{_shape_hint(images.shape, shape)}"
+            array = "images" if isinstance(given, Array) else "np.asarray(images)"
+            got = f"{images.shape}{_shape_hint(images.shape, shape, array)}"
             raise _wrong(name, f"have shape (B, {', '.join(map(str, shape))})", got)
         if len(images) == 0:
             raise _wrong(name, "hold at least one", f"shape {images.shape}")
-        if images.dtype != np.uint8:
-            self._check_values(images, name)
+        self._check_values(images, name)
         return images
 
-    def _check_values(self, images: Array, name: str) -> None:
-        """Raise if a value is not a finite number; in parts, as images may be many."""
-        if images.dtype.kind != "f":
-            hint = ": if they are 0..255, pass images.astype(np.uint8)"
-            got = f"dtype {images.dtype}{hint if images.dtype.kind in 'iu' else ''}"
+    def _check_values(self, images, name):
+        """Raise if a value is not a finite number; warn of another scale than 0..1."""
+        kind, largest = images.dtype.kind, 0.0
+        if images.dtype != np.uint8 and kind != "f":
+            hint = "images.astype(np.uint8)" + " * 255" * (kind == "b")
+            hint = f": pass {hint}, if they are 0..{1 if kind == 'b' else 255}"
+            got = f"dtype {images.dtype}{hint * (kind in 'biu')}"
             raise _wrong(name, "be uint8 or floats", got, TypeError)
-        largest = 0.0
-        for start in range(0, len(images), 1024):
+        for start in range(0, len(images), 1024):  # in parts, as images may be many
             part = images[start : start + 1024]
-            size = max(-part.min(), part.max())
+            size = part.max() if kind == "u" else max(-part.min(), part.max())
             if not size <= np.finfo(self.dtype).max:
                 got = "nan, inf or too large a number in images "
                 got += f"{start}:{start + len(part)}"
                 raise _wrong(name, f"hold finite {np.dtype(self.dtype)} numbers", got)
-            largest = max(largest, size)
-        if largest > 10:
-            what = (
-                f"{name} should be scaled to about 0..1; got values up to {largest:g}"
-            )
+            largest = max(largest, float(size))
+            if kind == "u" and largest > 1:
+                return
+        scale, least = ("0..255", 1) if kind == "u" else ("about 0..1", 0.05)
+        if largest > 10 or 0 < largest <= least:
+            what = f"{name} should be scaled to {scale}; got values up to {largest:g}"
             remedy = "divide by 255, or pass the uint8 images as they are"
+            remedy = remedy if largest > 10 else "they are 255 times too small"
             warnings.warn(f"{what}: {remedy}", stacklevel=5)
 
     @staticmethod
-    def _check_labels(
-        labels: Array, count: int, classes: int, name: str = "labels"
-    ) -> Array:
+    def _check_labels(labels, count, classes, name="labels"):
         """Return `labels` as an array of shape (B,) once each of them names a class."""
         labels = np.asarray(labels)
         if labels.shape != (count,):
@@ -437,7 +462,7 @@ class HandwrittenNumberClassification:
         count, classes = len(images), len(self.B_dense)
         return images, self._check_labels(labels, count, classes, f"{kind}labels")
 
-    def _check_tensor(self, name: str, tensor: Array, axes: str) -> Array:
+    def _check_tensor(self, name, tensor, axes):
         """Return a step's argument as floats once it has one axis for each name."""
         tensor = np.asarray(tensor)
         if tensor.ndim != len(axes.split()):
@@ -494,8 +519,7 @@ class HandwrittenNumberClassification:
         images, kernel : arrays of shape (B, H, W, C) and (F, C, K_h, K_w)
         bias : array of shape (F,), optional
         stride, padding : int
-        patches : array, optional
-            The result of `generate_patches` for the same images, if it is there.
+        patches : what `generate_patches` has returned for the same images; optional
         """
         images = self._check_tensor("images", images, "B H W C")
         kernel = self._check_tensor("kernel", kernel, "F C K_h K_w")
@@ -535,8 +559,7 @@ class HandwrittenNumberClassification:
         ----------
         images, d_feature_map : arrays of shape (B, H, W, C) and (B, H', W', F)
         kernel_size : int or (int, int)
-        stride, padding, patches
-            As in the forward step.
+        stride, padding, patches : as in the forward step
         """
         images = self._check_tensor("images", images, "B H W C")
         d_feature_map = self._check_tensor("d_feature_map", d_feature_map, "B H' W' F")
@@ -572,10 +595,8 @@ class HandwrittenNumberClassification:
         Parameters
         ----------
         d_feature_map, kernel : arrays of shape (B, H', W', F) and (F, C, K_h, K_w)
-        input_shape : (int, int)
-            H and W of the input.
-        stride, padding : int
-            As in the forward step.
+        input_shape : (int, int), H and W of the input
+        stride, padding : as in the forward step
         """
         d_feature_map = self._check_tensor("d_feature_map", d_feature_map, "B H' W' F")
         kernel = self._check_tensor("kernel", kernel, "F C K_h K_w")
@@ -647,8 +668,7 @@ class HandwrittenNumberClassification:
         feature_map : array of shape (B, H, W, F)
         pool_size, stride : int
             P, the side of the window, and its step, by default P as well.
-        with_mask : bool
-            False saves the work for the mask, which only the way back needs.
+        with_mask : bool; False saves the mask, which only the way back needs
         """
         feature_map = self._check_tensor("feature_map", feature_map, "B H W F")
         window = _pair("pool_size", (pool_size, pool_size))
@@ -691,17 +711,16 @@ class HandwrittenNumberClassification:
     ) -> Array:
         """Send each gradient back to the place of its window's maximum: (B, H, W, F).
 
-        Elsewhere the gradient is zero. The winner of several overlapping windows gets
-        their sum. What is left out is taken from the last `generate_max_pool`, whose
-        docstring shows an example.
+        Elsewhere the gradient is zero; the winner of several windows gets their sum.
+        What is left out is taken from the last `generate_max_pool`, whose docstring
+        shows an example.
 
         Parameters
         ----------
         d_pooled : array of shape (B, H', W', F)
         mask : bool array of shape (B, H', W', F, P, P), optional
         stride : int, optional
-        output_shape : (int, int), optional
-            H and W of the feature map; its whole shape is accepted, too.
+        output_shape : (int, int), H and W of the feature map, or its shape; optional
         """
         mask, stride, size = self._recall_pooling(mask, stride, output_shape)
         d_pooled = self._check_tensor("d_pooled", d_pooled, "B H' W' F")
@@ -720,9 +739,7 @@ class HandwrittenNumberClassification:
             np.multiply(d_pooled, mask, out=places)
         return d_feature_map
 
-    def _recall_pooling(
-        self, mask: Array | None, stride: int | None, output_shape: Sizes | None
-    ) -> tuple[Array, int, tuple[int, int]]:
+    def _recall_pooling(self, mask, stride, output_shape):
         """Return mask, stride and the map's (H, W), by default of the last pooling."""
         mask = self.binary_max_pool if mask is None else mask
         stride = self._pooled_from[0] if stride is None else stride
@@ -751,7 +768,7 @@ class HandwrittenNumberClassification:
     def generate_flattened_array(self, pooled: Array) -> Array:
         """Write each image's maps, (B, H, W, F), into one row, (B, H * W * F).
 
-        The order is H, W, F; the reverse is ``d_flattened.reshape(pooled.shape)``.
+        The reverse is ``d_flattened.reshape(pooled.shape)``.
         """
         pooled = self._check_tensor("pooled", pooled, "B H W F")
         batch, *features = pooled.shape
@@ -760,10 +777,9 @@ class HandwrittenNumberClassification:
         return flattened.reshape(math.prod(features), batch).T
 
     def softmax(self, scores: Array) -> Array:
-        """Turn each row of scores into probabilities: ``exp(s) / sum exp(s)``.
+        """Turn rows of scores, (B, N), into probabilities: ``exp(s) / sum exp(s)``.
 
-        Both are of shape (B, N); scores may be of any finite size. Subtracting a row's
-        maximum does not change the quotient, and keeps the powers from overflowing.
+        Subtracting a row's maximum changes no quotient, and no power overflows.
         """
         scores = self._check_tensor("scores", scores, "B N")
         # A difference may overflow to -inf, which is right: its power is 0.
@@ -774,18 +790,17 @@ class HandwrittenNumberClassification:
     def compute_loss(self, probabilities: Array, labels: Array) -> float:
         """Return the cross-entropy: mean ``-log(probability of the label)``, in nats.
 
-        Probabilities are of shape (B, N), labels of shape (B,). A probability of 0
-        counts as the smallest normal number, so the loss stays finite. With
-        `label_smoothing` s, the target is ``(1 - s) one_hot(label) + s / N``. A network
-        that is not asked for certainty learns faster and reads better (Szegedy et al.
-        2016, section 7).
+        Takes arrays of shape (B, N) and (B,). A probability of 0 counts as the smallest
+        normal number. With `label_smoothing` s, the target is
+        ``(1 - s) one_hot(label) + s / N``: a network that is not asked for certainty
+        learns faster and reads better (Szegedy et al. 2016, section 7).
         """
         probabilities = self._check_tensor("probabilities", probabilities, "B N")
         labels = self._check_labels(labels, *probabilities.shape)
         losses = -np.log(np.maximum(probabilities, np.finfo(probabilities.dtype).tiny))
         return float((losses * self._targets(labels, losses)).sum(axis=1).mean())
 
-    def _targets(self, labels: Array, like: Array) -> Array:
+    def _targets(self, labels, like):
         """Return the target probabilities: the labels, smoothed, (B, N)."""
         smoothing = float(self.label_smoothing)
         targets = np.full_like(like, smoothing / like.shape[1])
@@ -800,16 +815,8 @@ class HandwrittenNumberClassification:
         Forward, ``scores = flattened @ W_dense + B_dense``. Through cross-entropy and
         softmax together, ``d_scores = (probabilities - targets) / B`` (Goodfellow et
         al. 2016, section 6.2.2.3). The targets are those of `compute_loss`: without
-        smoothing, 1 for the label and 0 elsewhere.
-
-        Parameters
-        ----------
-        flattened, probabilities : arrays of shape (B, D) and (B, N)
-        labels : int array of shape (B,)
-
-        Returns
-        -------
-        d_W_dense, d_B_dense, d_flattened : arrays of shape (D, N), (N,) and (B, D)
+        smoothing, 1 for the label and 0 elsewhere. Takes arrays of shape (B, D), (B, N)
+        and (B,); returns d_W_dense (D, N), d_B_dense (N,) and d_flattened (B, D).
         """
         flattened = self._check_tensor("flattened", flattened, "B D")
         probabilities = self._check_tensor("probabilities", probabilities, "B N")
@@ -838,12 +845,7 @@ class HandwrittenNumberClassification:
             probabilities, gradients = self._backward(self._batch(images), labels)
         return self.compute_loss(probabilities, labels), gradients
 
-    def _forward(
-        self,
-        images: Array,
-        with_mask: bool = True,
-        watch: Callable[..., None] = lambda *_: None,
-    ) -> tuple[Array, list[tuple]]:
+    def _forward(self, images, with_mask=True, watch=_do_nothing):
         """Return the probabilities and, of each step, what its reverse needs.
 
         `watch` is called with (kind, layer, array) after every step.
@@ -870,11 +872,11 @@ class HandwrittenNumberClassification:
         flattened = self.generate_flattened_array(x)
         watch("flatten", self.layers[-1], flattened)
         trace.append(("flatten", self.layers[-1], None, (x.shape, flattened)))
-        return self.softmax(flattened @ self.W_dense + self.B_dense), trace
+        scores = flattened @ self.W_dense + self.B_dense
+        watch("scores", self.layers[-1], scores)
+        return self.softmax(scores), trace
 
-    def _backward(
-        self, images: Array, labels: Array, watch: Callable[..., None] = lambda *_: None
-    ) -> tuple[Array, dict[str, Array]]:
+    def _backward(self, images, labels, watch=_do_nothing):
         """Go forward, then the same way back; return probabilities and gradients.
 
         `watch` is called with (kind, layer, gradient) after every step back.
@@ -926,7 +928,7 @@ class HandwrittenNumberClassification:
         Each is rotated, scaled, sheared and shifted at random, and resampled along a
         smooth random field (elastic distortion; Simard, Steinkraus, Platt: Best
         practices for convolutional neural networks applied to visual document analysis,
-        ICDAR 2003).
+        2003). The result are floats of shape (B, H, W, C); uint8 is divided by 255.
 
         Parameters
         ----------
@@ -937,10 +939,6 @@ class HandwrittenNumberClassification:
             moves a pixel by about 0.8 pixels (standard deviation, on each axis).
         generator : np.random.Generator or int, optional
             Source of the random numbers, or its seed; by default the setting `seed`.
-
-        Returns
-        -------
-        float array of shape (B, H, W, C); uint8 images are divided by 255
         """
         images = self.check_images(images)
         _check_number("strength", strength, *_STRENGTH)
@@ -948,7 +946,7 @@ class HandwrittenNumberClassification:
         batch, height, width, _ = images.shape
         size = (2, height, width, batch)
 
-        def draw(most: float, shape: Sizes) -> Array:
+        def draw(most, shape):
             """Draw from -most to most, times the strength."""
             drawn = (generator.random(shape, np.float32) - 0.5) * (
                 2 * float(strength) * most
@@ -973,13 +971,13 @@ class HandwrittenNumberClassification:
         field[1] += stretch[1] * (slant - sine) * y
         return self._sample(images, *field)
 
-    def _smoothing(self, side: int) -> Array:
+    def _smoothing(self, side):
         """Return the matrix that averages along an axis, by a Gaussian of 4 pixels."""
         distance = np.arange(side)[:, np.newaxis] - np.arange(side)
         weights = np.exp(-0.5 * (distance / 4) ** 2) / (4 * math.sqrt(2 * math.pi))
         return weights.astype(self.dtype)
 
-    def _sample(self, images: Array, down: Array, across: Array) -> Array:
+    def _sample(self, images, down, across):
         """Interpolate images bilinearly between their pixels; around them is 0.
 
         `down` and `across`, of shape (H, W, B), are in pixels from the upper left one.
@@ -1000,7 +998,7 @@ class HandwrittenNumberClassification:
         corner = corner * batch + np.arange(batch)
 
         # The mean of two, of which the second has `share`, in its place.
-        def mix(first: Array, second: Array, share: Array) -> Array:
+        def mix(first, second, share):
             second -= first
             second *= share[..., np.newaxis]
             second += first
@@ -1024,19 +1022,20 @@ class HandwrittenNumberClassification:
         labels: Array,
         epochs: int | None = None,
         validation_data: tuple[Array, Array] | None = None,
-        verbose: int = 1,
+        verbose: int | None = None,
         checkpoint: str | os.PathLike | None = None,
+        callback: Callable[..., bool | None] | None = None,
     ) -> HandwrittenNumberClassification:
         """Train by stochastic gradient descent, on from the present parameters.
 
-        Each epoch goes once through the images in a new random order; the last batch
-        may be a short one. Loss and accuracy in `history` are means over the epoch's
-        batches, each taken before the step that it led to.
+        Each epoch goes once through the images in a new random order. Loss and accuracy
+        in `history` are means over its batches, each taken before the step that it led
+        to. One warning tells of an epoch that ends at chance or with a dead layer.
 
         An interrupted `fit` goes on where it stood when it is called again with the
-        same labels and epochs, and ends with the same bits. It can be interrupted by
-        Ctrl-C, which takes effect between two steps, by an error of the disk or, once
-        `load` has read its checkpoint, by the end of its process.
+        same labels and epochs, and ends with the same bits. Interruptions are Ctrl-C,
+        between two steps, errors of the disk and, once `load` has read its checkpoint,
+        the end of its process.
 
         Parameters
         ----------
@@ -1044,15 +1043,14 @@ class HandwrittenNumberClassification:
             uint8, which is divided by 255, or floats, which are used as they are. Of
             any number, `np.memmap` included: only one batch at a time is copied.
         labels : int array of shape (B,)
-        epochs : int, optional
-            Default: the setting of this name.
+        epochs, verbose : int, optional; by default the settings of these names
         validation_data : (images, labels), optional
             Evaluated after each epoch; nothing is learned from them.
-        verbose : {0, 1}
-            1 shows a progress bar and a line for each epoch.
         checkpoint : path, optional
-            Where the model is saved at the start, after each epoch and, in long ones,
-            every 20 seconds.
+            Where the model is saved at the start, after each epoch and every 20 s.
+        callback : function, optional
+            Called after every step as ``callback(model, step, loss)``, with steps from
+            1 on; the training ends, with a short epoch, where it returns True.
 
         Raises
         ------
@@ -1060,13 +1058,7 @@ class HandwrittenNumberClassification:
             If the training diverges; the parameters are those from before that epoch.
         OSError
             If a checkpoint cannot be written; the one before it stays as it is.
-
-        Warns
-        -----
-        UserWarning
-            Once, if an epoch ends with a layer without any living ReLU or at chance.
         """
-        self._check_settings()
         images, labels = self.check_examples(images, labels)
         if validation_data is not None:
             kind, got = (tuple, list), type(validation_data).__name__
@@ -1074,41 +1066,44 @@ class HandwrittenNumberClassification:
                 raise _wrong("validation_data", "be (images, labels)", f"a {got}")
             validation_data = self.check_examples(*validation_data, kind="validation ")
         epochs = _check_integer("epochs", self.epochs if epochs is None else epochs, 1)
-        checkpoint = None if checkpoint is None else Path(checkpoint)
+        verbose = self.verbose if verbose is None else verbose
         with holding_back_interrupts():
-            self._take_up_run(epochs, labels)
+            beginning = self._take_up_run(epochs, labels)
         if checkpoint is not None:
-            _remove_leftovers(checkpoint)
-            self.save(checkpoint)
+            _remove_leftovers(Path(checkpoint))
+        save = partial(self.save, checkpoint) if checkpoint is not None else _do_nothing
+        callback = _do_nothing if callback is None else callback
+        save()
         with self._progress_bar(verbose) as bar:
-            while self._run.epoch < epochs:
-                results = self._train_epoch(images, labels, bar, checkpoint)
+            if verbose and beginning:
+                bar.write(beginning)
+            while self._run.epoch < self._run.epochs:
+                results = self._train_epoch(images, labels, bar, save, callback)
                 if validation_data is not None:
                     loss, accuracy = self.evaluate(*validation_data)
                     results |= {"val_loss": loss, "val_accuracy": accuracy}
                 with holding_back_interrupts():
                     self._finish_epoch(results)
-                if checkpoint is not None:
-                    self.save(checkpoint)
+                save()
                 if verbose:
                     bar.write(_epoch_line(self._run.epoch, epochs, results))
         self._run = None
         return self
 
     def partial_fit(
-        self, images: Array, labels: Array
+        self, images: Array, labels: Array, classes: Array | None = None
     ) -> HandwrittenNumberClassification:
         """Train silently for one pass over `images`, on from the present parameters.
 
-        Momentum is kept from call to call; a one-cycle schedule is one cycle a call.
-        An interrupted `fit` does not go on.
+        Momentum is kept from call to call; a one-cycle schedule is one cycle a call. An
+        interrupted `fit` does not go on. `classes` is scikit-learn's: only checked.
         """
+        if classes is not None:
+            self._check_labels(classes, len(classes), len(self.B_dense), "classes")
         self._run = None
         return self.fit(images, labels, epochs=1, verbose=0)
 
-    def _train_epoch(
-        self, images: Array, labels: Array, bar: Any, checkpoint: Path | None
-    ) -> dict[str, float]:
+    def _train_epoch(self, images, labels, bar, save, callback):
         """Go through the rest of an epoch; return its loss, accuracy and seconds."""
         run = self._run
         bar.set_description_str(f"epoch {run.epoch + 1}/{run.epochs}")
@@ -1118,46 +1113,49 @@ class HandwrittenNumberClassification:
             while run.position < run.images:
                 batch = run.order[run.position :][: self.batch_size]
                 with holding_back_interrupts():
-                    self._train_batch(images[batch], labels[batch])
+                    step, loss = self._train_batch(images[batch], labels[batch])
                 run.seconds = time.perf_counter() - started
                 if bar.update(len(batch)):
-                    loss, accuracy = run.loss / run.position, run.hits / run.position
-                    bar.set_postfix_str(f"loss {loss:.3f}, accuracy {accuracy:.1%}")
-                due = run.seconds - saved > self._BETWEEN_CHECKPOINTS
-                if checkpoint is not None and due:
-                    self.save(checkpoint)
+                    mean, accuracy = run.loss / run.position, run.hits / run.position
+                    bar.set_postfix_str(f"loss {mean:.3f}, accuracy {accuracy:.1%}")
+                if run.seconds - saved > self._BETWEEN_CHECKPOINTS:
+                    save()
                     saved = run.seconds
+                if callback(self, step, loss):
+                    run.epochs = run.epoch + 1
+                    break
         if run.epoch + 1 == run.epochs:
             for name, mean in run.mean.items():
                 self.parameters[name][...] = mean
-        loss, accuracy = run.loss / run.images, run.hits / run.images
+        loss, accuracy = run.loss / run.position, run.hits / run.position
         bar.clear()  # Else a warning begins in its line.
         self._warn_if_stuck(accuracy, labels)
         return {"loss": loss, "accuracy": accuracy, "seconds": run.seconds}
 
-    def _train_batch(self, images: Array, labels: Array) -> None:
-        """Take one step: distort, go forward and back, update, average, count."""
+    def _train_batch(self, images, labels):
+        """Take one step: distort, forward, backward, update; return it and its loss."""
         run, size = self._run, operator.index(self.batch_size)
-        step, in_epoch = run.position // size + 1, math.ceil(run.images / size)
-        done, steps = run.epoch * in_epoch, run.epochs * in_epoch
-        rate, share = self._plan_step(done + step, steps)
+        in_epoch, in_this = math.ceil(run.images / size), run.position // size + 1
+        step, steps = run.epoch * in_epoch + in_this, run.epochs * in_epoch
+        self.rate, share = self._plan_step(step, steps)
         if self.augment:
             images = self.distort(images, float(self.augment), self._generator)
         probabilities, gradients = self._backward(self._batch(images), labels)
         loss = self.compute_loss(probabilities, labels)
         run.silent = [name for name in run.silent if not gradients[name].any()]
-        self._update_parameters(gradients, rate)
-        self._check_convergence(loss, step, rate)
+        self._update_parameters(gradients, self.rate)
+        self._check_convergence(loss, in_this)
         self._average_parameters(share)
         run.position += len(labels)
         run.loss += loss * len(labels)
         run.hits += int((probabilities.argmax(axis=1) == labels).sum())
+        return step, loss
 
-    def _plan_step(self, step: int, steps: int) -> tuple[float, float]:
+    def _plan_step(self, step, steps):
         """Return a step's learning rate, and its share in the mean up to it.
 
-        Steps count from 1; the cycle's two zeros lie just outside of them. Of the steps
-        that are averaged, the n-th has the share 1 / n; before them it is 0.
+        Steps count from 1; the cycle's two zeros lie just outside of them. The n-th
+        that is averaged has the share 1 / n; before them it is 0.
         """
         # Not one step more where rounding has lifted a product over a whole number.
         not_averaged = steps - math.ceil(steps * float(self.averaging) - 1e-9)
@@ -1166,11 +1164,8 @@ class HandwrittenNumberClassification:
         rate = float(self.lr) * (cycle if self.schedule == "one-cycle" else 1)
         return rate, 1 / (step - not_averaged) if step > not_averaged else 0.0
 
-    def _update_parameters(self, gradients: dict[str, Array], rate: float) -> None:
-        """Step down the gradients: ``v = m v - rate g``, then ``w += m v - rate g``.
-
-        This is Nesterov's momentum m; without it, ``w -= rate g``.
-        """
+    def _update_parameters(self, gradients, rate):
+        """Take Nesterov's step: ``v = m v - rate g``, then ``w += m v - rate g``."""
         momentum, decay = float(self.momentum), float(self.weight_decay)
         for name, parameter in self.parameters.items():
             gradient, velocity = gradients[name], self._velocity[name]
@@ -1182,29 +1177,30 @@ class HandwrittenNumberClassification:
             step += momentum * velocity
             parameter += step
 
-    def _average_parameters(self, share: float) -> None:
+    def _average_parameters(self, share):
         """Move the mean towards the parameters by `share` of the way, 1 at first.
 
-        The mean of the points that descent passes through lies nearer to the middle of
-        the valley than any of them (Polyak, Juditsky: Acceleration of stochastic
-        approximation by averaging, 1992).
+        It lies nearer to the middle of the valley than the points that descent passes
+        (Polyak, Juditsky: Acceleration of stochastic approximation, 1992).
         """
         parameters, run = self.parameters, self._run
         if share == 1:
-            run.mean = {
-                name: np.zeros_like(array) for name, array in parameters.items()
-            }
+            run.mean = {n: np.zeros_like(array) for n, array in parameters.items()}
         for name, mean in run.mean.items():
             mean += (parameters[name] - mean) * share
 
-    def _take_up_run(self, epochs: int, labels: Array) -> None:
-        """Go on with an interrupted run of the same arguments, or begin a new one."""
+    def _take_up_run(self, epochs, labels):
+        """Go on with an interrupted run, or begin one; return what to say of it."""
         checksum = zlib.crc32(np.ascontiguousarray(labels, np.int64))
         asked = {"epochs": epochs, "images": len(labels), "labels": checksum}
-        if self._run is None or not asked.items() <= vars(self._run).items():
-            self._run = self._begin_epoch(_Run(**asked))
+        run, finished = self._run, len(self.history["loss"])
+        if run is not None and asked.items() <= vars(run).items():
+            return f"going on in epoch {min(run.epoch + 1, epochs)} of {epochs}"
+        self._run = self._begin_epoch(_Run(**asked))
+        line = f"training {epochs} more epochs, on from {finished} that are finished"
+        return line * bool(finished or run)
 
-    def _begin_epoch(self, run: _Run) -> _Run:
+    def _begin_epoch(self, run):
         """Return `run` at the start of an epoch, with a new order of the images."""
         order = self._generator.permutation(run.images)
         before = {name: array.copy() for name, array in self._trained_arrays().items()}
@@ -1212,7 +1208,7 @@ class HandwrittenNumberClassification:
         silent = self._bias_names()
         return replace(run, order=order, before=before, silent=silent, **counts)
 
-    def _finish_epoch(self, results: dict[str, float]) -> None:
+    def _finish_epoch(self, results):
         """Add an epoch's results to the history, whose lists stay equally long."""
         earlier = len(self.history["loss"])
         history = {
@@ -1223,7 +1219,7 @@ class HandwrittenNumberClassification:
         run = self._begin_epoch(run) if run.epoch < run.epochs else run
         self.history, self._run = history, run
 
-    def _check_convergence(self, loss: float, step: int, rate: float) -> None:
+    def _check_convergence(self, loss, step):
         """End the run and undo its epoch if a number is no longer finite."""
         # A loss that is not finite makes its gradients, and through them these, so too.
         if all(np.isfinite(array).all() for array in self.parameters.values()):
@@ -1232,17 +1228,21 @@ class HandwrittenNumberClassification:
             array[...] = self._run.before[name]
         epoch, self._run = self._run.epoch + 1, None
         got = "infinite parameters" if math.isfinite(loss) else f"a loss of {loss}"
-        got += f" in step {step} of epoch {epoch}, at a learning rate of {rate:g}: try "
-        got += f"a tenth of lr={self.lr:g}, less momentum, or images scaled to 0..1; "
+        got += (
+            f" in step {step} of epoch {epoch}, at a learning rate of {self.rate:g}: "
+        )
+        got += (
+            f"try a tenth of lr={self.lr:g}, less momentum, or images scaled to 0..1; "
+        )
         got += "the parameters are those from before this epoch"
         required = "be small enough for training to converge"
         raise _wrong("lr", required, got, FloatingPointError)
 
-    def _warn_if_stuck(self, accuracy: float, labels: Array) -> None:
+    def _warn_if_stuck(self, accuracy, labels):
         """Warn, once a run, of a layer without living ReLUs, or of mere guessing.
 
-        The biases of a dead layer, and of all before it, had no gradient in the epoch.
-        If the last layer had none, either, all labels are learned.
+        A dead layer and those before it have biases without a gradient in the epoch. So
+        has the last layer, too, where all labels are learned.
         """
         run, what = self._run, None
         share = np.unique(labels, return_counts=True)[1].max() / len(labels)
@@ -1261,7 +1261,7 @@ class HandwrittenNumberClassification:
             remedy = f"try a smaller lr than {self.lr:g}, another seed, {remedy}"
             warnings.warn(f"{what}: {remedy}", stacklevel=4)
 
-    def _progress_bar(self, verbose: int) -> Any:
+    def _progress_bar(self, verbose):
         """Return a bar that counts the run's images, for a terminal or a notebook."""
         if not verbose:
             from tqdm import tqdm
@@ -1269,11 +1269,11 @@ class HandwrittenNumberClassification:
             return tqdm(disable=True)
         from tqdm.auto import tqdm
 
-        run, options = self._run, {"unit": " images", "unit_scale": True}
-        layout = "{desc} {percentage:3.0f}%|{bar}| {remaining} left, "
-        options |= {"bar_format": layout + "{rate_fmt}{postfix}", "leave": False}
+        run, layout = self._run, "{desc} {percentage:3.0f}%|{bar}| {remaining} left, "
+        options = {"unit": " images", "unit_scale": True, "leave": False}
+        options["bar_format"] = layout + "{rate_fmt}{postfix}"
         # None: no bar in a file or a pipe. To tqdm, a notebook's text looks like one.
-        options |= {"disable": False if "ipykernel" in sys.modules else None}
+        options["disable"] = False if "ipykernel" in sys.modules else None
         done = run.epoch * run.images + run.position
         return tqdm(total=run.epochs * run.images, initial=done, **options)
 
@@ -1285,6 +1285,10 @@ class HandwrittenNumberClassification:
 
     def predict(self, images: Array) -> Array:
         """Return the most probable class of each image, int of shape (B,)."""
+        if not (self._warned or any(b.any() for b in (*self.biases, self.B_dense))):
+            self._warned = True
+            what = "network should be trained to predict; got initial weights: call fit"
+            warnings.warn(what, stacklevel=2)
         return self._read(images, lambda probabilities: probabilities.argmax(axis=1))
 
     def evaluate(self, images: Array, labels: Array) -> tuple[float, float]:
@@ -1303,25 +1307,24 @@ class HandwrittenNumberClassification:
         """Return the accuracy, 0..1, as in scikit-learn."""
         return self.evaluate(images, labels)[1]
 
-    def _read(self, images: Array, answer: Callable[[Array], Array]) -> Array:
+    def _read(self, images, answer):
         """Apply `answer` to the probabilities of each batch; keep only the answers."""
         images = self.check_images(images)
         with self._reusing_arrays(len(images) > self._AT_ONCE):
             return np.concatenate([answer(p) for p in self._probabilities(images)])
 
-    def _probabilities(self, images: Array) -> Iterator[Array]:
-        """Yield the probabilities of one batch after the other."""
-        for start in range(0, len(images), self._AT_ONCE):
-            batch = self._batch(images[start : start + self._AT_ONCE])
+    def _probabilities(self, images):
+        """Yield the probabilities of one batch after the other, of bounded size."""
+        numbers = sum(layer.numbers for layer in self.layers)
+        size = max(1, min(self._AT_ONCE, self._MOST // numbers))
+        for start in range(0, len(images), size):
+            batch = self._batch(images[start : start + size])
             yield self._forward(batch, with_mask=False)[0]
 
     # ---------------------------------------------------------------- Work arrays
 
-    def _batch(self, images: Array, whole: bool = False) -> Array:
-        """Return one batch as floats, uint8 divided by 255, the batch innermost.
-
-        Rows and columns that no window reads are left out, unless `whole`.
-        """
+    def _batch(self, images, whole=False):
+        """Return a batch as floats 0..1, the batch innermost; what is read, or all."""
         self._work.taken = 0
         height, width = images.shape[1:3] if whole else self._read_size
         batch = self._tensor((len(images), height, width, images.shape[3]), self.dtype)
@@ -1330,11 +1333,11 @@ class HandwrittenNumberClassification:
             batch /= 255
         return batch
 
-    def _array(self, shape: Sizes, dtype: np.dtype) -> Array:
+    def _array(self, shape, dtype):
         """Return an empty array; in a run of batches, one that the last batch has used.
 
-        Every batch asks for the same arrays in the same order, and fresh ones would
-        cost as much time as the mathematics. A step called by itself gets a new one.
+        Fresh ones would cost as much time as the mathematics. Every batch asks for the
+        same in the same order; a step called by itself gets a new one.
         """
         work = self._work
         if work.arrays is None:
@@ -1353,26 +1356,21 @@ class HandwrittenNumberClassification:
         work.taken += 1
         return array
 
-    def _tensor(self, shape: tuple[int, int, int, int], dtype: np.dtype) -> Array:
+    def _tensor(self, shape, dtype):
         """Return an empty tensor (B, H, W, C), the batch innermost in memory."""
         batch, height, width, channels = shape
         array = self._array((channels, height, width, batch), dtype)
         return array.transpose(3, 1, 2, 0)
 
-    def _matrix(self, rows: int, columns: int, dtype: np.dtype) -> Array:
-        """Return an empty matrix whose rows have a gap between them in memory.
-
-        Rows at a distance of a power of two fall on the same lines of the processor's
-        cache, and a product of such matrices can take half as long again.
-        """
+    def _matrix(self, rows, columns, dtype):
+        """Return an empty matrix. Rows a power of two apart would share cache lines."""
         return self._array((rows, columns + 16), dtype)[:, :columns]
 
     @contextmanager
-    def _reusing_arrays(self, several: bool = True) -> Iterator[None]:
+    def _reusing_arrays(self, several=True):
         """Let `_array` return the same arrays again in each of `several` batches.
 
-        NumPy's buffers for arrays that are not contiguous then fit into the first
-        cache: input gradients take a quarter less time.
+        NumPy's buffers then fit into the first cache: input gradients take 3/4 as long.
         """
         outer, taken = self._work.arrays, self._work.taken
         buffer = np.setbufsize(2048)
@@ -1388,17 +1386,19 @@ class HandwrittenNumberClassification:
     def save(self, path: str | os.PathLike) -> None:
         """Write the model to one ``.npz`` file, without pickle.
 
-        The file holds settings, parameters and history, and what training needs to go
-        on: momentum, the state of the random generator and, of an unfinished `fit`, its
-        position. If it cannot be written, an OSError leaves the one before as it is.
+        The file holds settings, parameters, history, and what training needs to go on:
+        momentum, the state of the random generator, an unfinished `fit`. If it cannot
+        be written, an OSError leaves the one before as it is.
         """
         as_new = type(self)(**self.get_params())
         as_new._take_arrays(self.parameters, as_new.parameters)
         run = self._run if self._run and self._run.epoch < self._run.epochs else None
         generator = self._generator.bit_generator.state
         texts = {"format_version": 1, "history": self.history}
-        texts["settings"] = self.get_params() | {"dtype": np.dtype(self.dtype).name}
-        texts["training"] = {"generator": generator, "run": run and run.numbers()}
+        texts["settings"] = self._present() | self.get_params()
+        texts["settings"]["dtype"] = np.dtype(self.dtype).name
+        training = {"generator": generator, "run": run and run.numbers()}
+        texts["training"] = training | {"metadata": self.metadata}
         for name, content in texts.items():
             texts[name] = json.dumps(content, default=np.generic.item)
         arrays = self._trained_arrays() | (run.arrays() if run else {})
@@ -1407,21 +1407,17 @@ class HandwrittenNumberClassification:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> HandwrittenNumberClassification:
-        """Return the model that `save` wrote to `path`.
-
-        A file that cannot be opened is an OSError; one that is no model file, or whose
-        arrays do not fit its architecture, is a ValueError.
-        """
+        """Return the model that `save` wrote to `path`, or raise a ValueError."""
         with open(path, "rb") as file:
             try:
                 return cls._read_model(file)
             except Exception as error:  # Whatever a damaged file may lead to.
-                got = f"{os.fspath(path)!r}: {error or type(error).__name__}"
                 required = "be a model file, as save() writes it"
+                got = f"{os.fspath(path)!r}: {error or type(error).__name__}"
                 raise _wrong("path", required, got) from error
 
     @classmethod
-    def _read_model(cls, file: IO[bytes]) -> HandwrittenNumberClassification:
+    def _read_model(cls, file):
         """Read and check a model file; if it is damaged, raise any error."""
         arrays = read_arrays(file)
         training = json.loads(str(arrays.pop("training", "null")))
@@ -1438,16 +1434,16 @@ class HandwrittenNumberClassification:
         if got < needed:
             required = f"be at least {needed:,} numbers for {settings['architecture']}"
             raise _wrong("arrays", required, f"{got:,}")
-        model = cls(**settings)
+        own, all_ = _defaults(cls), _defaults(HandwrittenNumberClassification)
+        fixed = all_.keys() - own.keys()  # by a subclass
+        model = cls(**{name: v for name, v in settings.items() if name not in fixed})
         if training is None:  # A file without a state of training begins one.
             arrays = model._trained_arrays() | arrays
             training = {"generator": model._generator.bit_generator.state, "run": None}
         model._take_training(training, history, arrays)
         return model
 
-    def _take_training(
-        self, training: dict[str, Any], history: dict, arrays: dict[str, Array]
-    ) -> None:
+    def _take_training(self, training, history, arrays):
         """Replace the state of training by the one that was read, if it is sound."""
         generator, run = self._generator.bit_generator, training["run"]
         generator.state = training["generator"]
@@ -1457,8 +1453,9 @@ class HandwrittenNumberClassification:
         if not self.history.keys() <= history.keys() <= set(known):
             raise _wrong("history", f"have names from {known}", list(history))
         for name, values in history.items():
-            numbers_only = all(isinstance(v, (int, float)) or v is None for v in values)
-            if not numbers_only or len(values) != len(history["loss"]):
+            numbers = np.array([0 if value is None else value for value in values])
+            finite = numbers.dtype.kind in "if" and np.isfinite(numbers).all()
+            if not finite or numbers.shape != (len(history["loss"]),):
                 raise ValueError(f"history must have a number an epoch; not in {name}")
         if run is not None:
             run = _Run(**run, order=arrays["order"])
@@ -1468,11 +1465,11 @@ class HandwrittenNumberClassification:
             if "mean.W_dense" in arrays:
                 run.mean = {name: empty[name].copy() for name in self.parameters}
         self.history, self._run = history, run
-        self._take_arrays(
-            arrays, self._trained_arrays() | (run.arrays() if run else {})
-        )
+        self.metadata = dict(training.get("metadata", {}))
+        into = self._trained_arrays() | (run.arrays() if run else {})
+        self._take_arrays(arrays, into)
 
-    def _take_arrays(self, arrays: dict[str, Array], into: dict[str, Array]) -> None:
+    def _take_arrays(self, arrays, into):
         """Copy `arrays` into those of the same names, if all of them fit."""
         if arrays.keys() != into.keys():
             required = f"be {list(into)} for {self.architecture}"
@@ -1490,6 +1487,10 @@ class HandwrittenNumberClassification:
         """Pickle and copy a model without the mask of its last batch."""
         return vars(self) | {"binary_max_pool": None}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Unpickle a model; a copy, since joblib maps large arrays read-only."""
+        vars(self).update(copy.deepcopy(state))
+
     def __sklearn_tags__(self) -> Any:
         """Tell scikit-learn, which alone asks for it, that this is a classifier."""
         from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
@@ -1502,10 +1503,9 @@ class HandwrittenNumberClassification:
 
     def __repr__(self) -> str:
         """Show the settings that differ from the defaults."""
-        defaults = inspect.signature(type(self).__init__).parameters
-        shown = [repr(self.architecture)]
-        for name, value in list(self.get_params().items())[1:]:
-            if value != defaults[name].default:
+        defaults, shown = _defaults(type(self)), [repr(self.architecture)]
+        for name, value in self.get_params().items():
+            if name != "architecture" and value != defaults[name]:
                 shown.append(f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join(shown)})"
 
@@ -1531,14 +1531,14 @@ class HandwrittenNumberClassification:
         ]
         return "\n".join(line.rstrip() for line in lines)
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self):
         """Return the same table for a notebook."""
         table = ([f"<td>{cell}</td>" for cell in row] for row in self._summary_rows())
         head, *rows = map("".join, table)
         rows = "</tr><tr>".join([head.replace("td>", "th>"), *rows])
         return f"<table><tr>{rows}</tr></table>"
 
-    def _summary_rows(self) -> list[tuple[str, ...]]:
+    def _summary_rows(self):
         """Return the cells of the table, the head first."""
         rows = [("layer", "step", "output", "parameters", "multiply-adds")]
         rows.append(("", "images", _times(self.input_shape), "", ""))
@@ -1561,16 +1561,15 @@ class HandwrittenNumberClassification:
     ) -> tuple[list[tuple], list[tuple]]:
         """Return the result of each step for one image and, with its label, each back.
 
-        `image` is of shape (H, W), (H, W, C), (1, H, W) or (1, H, W, C), `label` an
-        int. All maps are whole, as the table of `summary` has them, unlike in training.
+        `image` is (H, W), (H, W, C), (1, H, W) or (1, H, W, C). All maps are whole, as
+        in the table of `summary`, unlike in training.
 
         Returns
         -------
         forward, back : lists of (title, array, mark)
-            Maps are of shape (H, W, C), gradients of kernels (F, C, K_h, K_w), the
-            flattened (D,), the probabilities (N,). `mark` is the winners, bool of shape
-            (H, W, C), for maps that are pooled next, the label for the probabilities,
-            and otherwise None.
+            Maps are (H, W, C), gradients of kernels (F, C, K_h, K_w), the flattened
+            (D,), scores and probabilities (N,). `mark` is the label for the latter, the
+            winners, bool (H, W, C), for maps that are pooled next, otherwise None.
         """
         image, shape = np.asarray(image), tuple(self.input_shape)
         if image.shape in (shape, shape[:2]):
@@ -1580,13 +1579,13 @@ class HandwrittenNumberClassification:
             raise _wrong("image", "be a single one", len(image))
         forward, back = [("image", image[0].copy(), None)], []
 
-        def watch_forward(kind: str, layer: SimpleNamespace, x: Array) -> None:
+        def watch_forward(kind, layer, x):
             if kind == "pooling":
                 winners = self.unpool(np.ones_like(x))[0] > 0
                 forward[-1] = (*forward[-1][:2], winners)
             forward.append((_TITLES[kind][0].format(layer), x[0].copy(), None))
 
-        def watch_back(kind: str, layer: SimpleNamespace, d: Array) -> None:
+        def watch_back(kind, layer, d):
             d = d if kind == "kernel" else d[0].ravel() if kind == "flatten" else d[0]
             back.append((_TITLES[kind][1].format(layer), d.copy(), None))
 
@@ -1603,11 +1602,11 @@ class HandwrittenNumberClassification:
 # -------------------------------------------------------------------- Windows on maps
 
 
-def _windows(tensor: Array, window: Sizes, stride: int, counts: Sizes) -> Array:
+def _windows(tensor, window, stride, counts):
     """View a tensor (B, H, W, C) as its windows: axes (K_h, K_w, C, H', W', B).
 
-    Nothing is copied. ``[i, j]`` is place (i, j) of every window at once, so that a
-    loop over the few places of one window stands for one over all windows and images.
+    ``[i, j]`` is place (i, j) of every window at once: a loop over the few places of a
+    window stands for one over all windows and images. Nothing is copied.
     """
     stride = operator.index(stride)
     image, down, across, channel = tensor.strides
@@ -1618,14 +1617,12 @@ def _windows(tensor: Array, window: Sizes, stride: int, counts: Sizes) -> Array:
     )
 
 
-def _overlap(window: Sizes, stride: int, counts: Sizes) -> bool:
+def _overlap(window, stride, counts):
     """Return whether a pixel can stand in more than one window."""
     return any(stride < side and n > 1 for side, n in zip(window, counts, strict=True))
 
 
-def _fit_windows(
-    name: str, size: Sizes, window: Sizes, stride: int, padding: int = 0
-) -> tuple[int, int]:
+def _fit_windows(name, size, window, stride, padding=0):
     """Return how many windows fit below and beside each other, H' and W', or raise."""
     stride = _check_integer("stride", stride, 1)
     padding = _check_integer("padding", padding, 0)
@@ -1689,10 +1686,7 @@ class _Run:
 
 @contextmanager
 def holding_back_interrupts() -> Iterator[None]:
-    """Delay Ctrl-C, whatever it does, until the block is done.
-
-    Python handles signals in the main thread. In other threads this does nothing.
-    """
+    """Delay Ctrl-C, whatever it does, until the block is done."""
     handler, held = signal.getsignal(signal.SIGINT), []
     heard = threading.current_thread() is threading.main_thread() and callable(handler)
     if heard:
@@ -1717,7 +1711,7 @@ class _WorkArrays(threading.local):
         return type(self), ()
 
 
-def _epoch_line(epoch: int, epochs: int, results: dict[str, float]) -> str:
+def _epoch_line(epoch, epochs, results):
     """Format one epoch's results; the lines of one training are aligned."""
     line = "loss {loss:7.4f}  accuracy {accuracy:7.2%}  "
     line += "validation {val_loss:7.4f} {val_accuracy:7.2%}  " * ("val_loss" in results)
@@ -1732,15 +1726,15 @@ _TITLES = {
     "pooling": ("{0.token}: max pooling", "by the input of {0.token}, unpooled"),
     "ReLU": ("bias, ReLU", "by the input of ReLU"),
     "flatten": ("flattened", "by the flattened"),
+    "scores": ("scores", ""),
 }
 
 
 @contextmanager
 def replace_file(path: str | os.PathLike) -> Iterator[IO[bytes]]:
-    """Open a binary file beside `path` and, once it is written, put it in its place.
+    """Open a file beside `path`; once it is written and on the disk, rename it to that.
 
-    It is flushed to the disk and then renamed: `path` never holds half a file, not even
-    after a power cut, and stays as it is after an OSError.
+    So `path` never holds half a file, and after an OSError what it held before.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -1767,7 +1761,7 @@ def replace_file(path: str | os.PathLike) -> Iterator[IO[bytes]]:
             os.close(folder)
 
 
-def _remove_leftovers(path: Path) -> None:
+def _remove_leftovers(path):
     """Remove the temporary files of `path` that killed processes have left."""
     with suppress(OSError):  # Writing reports it.
         for file in path.parent.iterdir():
@@ -1780,9 +1774,8 @@ def read_arrays(
 ) -> dict[str, Array]:
     """Return the arrays of an ``.npz`` file by name: all, or those of `names`.
 
-    The file need not be trusted: nothing is unpickled or written, and no array is
-    allocated before its size is known, and known to be in the file. A damaged file may
-    raise any error; one that is not to be trusted is a ValueError.
+    The file need not be trusted: nothing is unpickled, and no array is allocated before
+    its size is known to be there. Damage may raise any error.
     """
     if not zipfile.is_zipfile(file):
         raise ValueError("this is no .npz file")
@@ -1800,7 +1793,7 @@ def read_arrays(
         return {name: _read_array(archive, found[name]) for name in names}
 
 
-def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Array:
+def _read_array(archive, entry):
     """Read one array if its header agrees with the archive about its size."""
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         # Only of these, zipfile unpacks no more than it is asked for.
@@ -1829,42 +1822,51 @@ def check_unpacked(unpacked: int, packed: int) -> None:
 # -------------------------------------------------------------------- Arguments
 
 
-def _wrong(
-    name: str, required: str, got: Any, kind: type[Exception] = ValueError
-) -> Exception:
+@cache
+def _defaults(kind):
+    """Return a class's settings with defaults, also those that it passes on upward."""
+    parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
+    named = {p.name: p.default for p in parameters if p.kind.value in (0, 1, 3)}
+    passed_on = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return named | (_defaults(kind.__mro__[1]) if passed_on else {})
+
+
+def _wrong(name, required, got, kind=ValueError):
     """Return the error for an argument: all of them have this one grammar."""
     return kind(f"{name} must {required}; got {got}")
 
 
-def _check_integer(name: str, value: int, least: int, most: int | None = None) -> int:
+def _check_integer(name, value, least, most=10**9):
     """Return `value` as Python's own int if it is an integer within the bounds."""
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
         raise _wrong(name, "be an integer", repr(value), TypeError)
     if value < least:
         raise _wrong(name, f"be at least {least}", repr(value))
-    if most is not None and value > most:
-        raise _wrong(name, f"be at most {most}", repr(value))
+    if value > most:
+        got = repr(value) if value < 2**128 else "a larger one"
+        raise _wrong(name, f"be at most {most}", got)
     return operator.index(value)
 
 
-def _check_number(name: str, value: float, required: str, holds: Any) -> None:
+def _check_number(name, value, required, holds):
     """Raise unless `value` is a finite number for which `holds` is true."""
     if not isinstance(value, (int, float, np.number)) or isinstance(value, bool):
         raise _wrong(name, f"be a number {required}", repr(value), TypeError)
-    if not math.isfinite(value) or not holds(value):
+    number = math.inf if isinstance(value, int) and abs(value) > 1e300 else value
+    if not math.isfinite(number) or not holds(number):
         raise _wrong(name, f"be a finite number {required}", repr(value))
 
 
 _STRENGTH = "from 0 to 10", lambda strength: 0 <= strength <= 10  # of distortions
 
 
-def _check_shape(name: str, array: Array, required: Sizes) -> None:
+def _check_shape(name, array, required):
     """Raise unless `array` has the shape that the other arguments require."""
     if array.shape != required:
         raise _wrong(name, f"have shape {required}", array.shape)
 
 
-def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
+def _pair(name, value):
     """Return an int or a pair of ints as a pair."""
     pair = (value, value) if isinstance(value, (int, np.integer)) else value
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
@@ -1872,26 +1874,24 @@ def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
     return _check_integer(name, pair[0], 1), _check_integer(name, pair[1], 1)
 
 
-def _times(sizes: Sizes) -> str:
+def _times(sizes):
     """Format a size as in 25x25x8."""
     return "x".join(map(str, sizes))
 
 
-def _shape_hint(shape: Sizes, required: Sizes) -> str:
+def _shape_hint(shape, required, images):
     """Return what to do with images of such a shape, where (H, W, C) is required."""
     height, width, channels = required
     if shape in (required, required[:2]):
         return ": pass one image as image[np.newaxis]"
     if shape[1:] == (math.prod(required),):
-        return f": pass images.reshape(-1, {height}, {width}, {channels})"
+        return f": pass {images}.reshape(-1, {height}, {width}, {channels})"
     if shape[1:] == (channels, height, width):
-        return ": pass images.transpose(0, 2, 3, 1), with the channels last"
+        return f": pass {images}.transpose(0, 2, 3, 1), with the channels last"
     if shape[1:] == (height, width, 3):
-        hint = (
-            ": make RGB images grey with images.mean(axis=3), divided by 255 if they "
-        )
-        hint += f"are uint8, or set input_shape={shape[1:]} for a network that reads "
-        return hint + "colours"
+        hint = f": make RGB images grey with {images}.mean(axis=3), divided by 255 "
+        hint += f"if they are uint8, or set input_shape={shape[1:]} for a network that "
+        return hint + "reads colours"
     if len(shape) == 4 or (len(shape) == 3 and shape[2] != 3):
         hint = f": set input_shape={(*shape[1:], 1)[:3]} for a network that reads them"
         prepare = ", or bring each to 28x28 with prepare_image"

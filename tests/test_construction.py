@@ -1,9 +1,12 @@
 """The notation of architectures, and the settings: what they make of a network."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from helpers.networks import SMALL, assert_same_parameters, small_model, snapshot
 from numpy.testing import assert_array_equal
+from sklearn.base import clone
 
 from handwritten_classifier import HandwrittenNumberClassification
 
@@ -96,6 +99,7 @@ class TestSettings:
             "dtype": np.float32,
             "label_smoothing": 0.0,
             "averaging": 0.0,
+            "verbose": 1,
         }
 
     @pytest.mark.parametrize(
@@ -196,3 +200,145 @@ class TestSettings:
         model = small_model(lr=0.5, dtype=np.float64)
         twin = sklearn.clone(model)
         assert twin.get_params() == model.get_params()
+
+
+class TestBounds:
+    """What a notation asks for is counted before it is allocated."""
+
+    @pytest.mark.parametrize(
+        ("architecture", "what"),
+        [
+            ("1C1p1-10N", "pad by less than a window.*got '1C1p1' at position 1"),
+            ("1C1p999999-MP999999-10N", "pad by less than a window"),
+            ("8C3p3-MP2-10N", "pad by less than a window"),
+            ("1C4000p3999-MP4000-10N", "need at most 100,000,000 .*'1C4000p3999'"),
+            ("999999C1-MP2-10N", "need at most 100,000,000 .*'999999C1' at position 1"),
+            ("999999N-999999N-10N", "need at most 100,000,000"),
+            ("64C3-999999N-10N", "need at most 100,000,000 .*'999999N' at position 2"),
+            ("MP1-" * 200 + "10N", "have at most 200 layers; got 201"),
+        ],
+    )
+    def test_more_is_refused_before_any_of_it_is_made(self, architecture, what):
+        tracemalloc.start()
+        try:
+            with pytest.raises(ValueError, match=rf"architecture must {what}"):
+                HandwrittenNumberClassification(architecture)
+            assert tracemalloc.get_traced_memory()[1] < 1_000_000
+        finally:
+            tracemalloc.stop()
+
+    def test_the_work_of_all_layers_counts(self):
+        shape = (1000, 1000, 1)  # at least 30 million numbers a layer
+        HandwrittenNumberClassification("30C1-MP1000-1N", input_shape=shape)
+        with pytest.raises(ValueError, match="'MP1000' at position 3"):
+            HandwrittenNumberClassification("30C1-30C1-MP1000-1N", input_shape=shape)
+
+    def test_padding_below_the_window_is_taken(self):
+        layers = HandwrittenNumberClassification("2C3p2-2C5p4-10N").layers
+        assert [layer.output_shape for layer in layers[:2]] == [
+            (30, 30, 2),
+            (34, 34, 2),
+        ]
+
+    @pytest.mark.parametrize("name", ["epochs", "batch_size", "seed", "input_shape"])
+    @pytest.mark.parametrize("digits", [20, 400, 4000])
+    def test_whole_numbers_have_an_upper_bound(self, name, digits):
+        value = 10**digits
+        value = (value, 28, 1) if name == "input_shape" else value
+        with pytest.raises(ValueError, match=f"{name} must be at most"):
+            HandwrittenNumberClassification(**{name: value})
+
+    @pytest.mark.parametrize("name", ["lr", "weight_decay", "augment", "momentum"])
+    def test_numbers_beyond_floats_are_not_finite(self, name):
+        with pytest.raises(ValueError, match=f"{name} must be a finite number"):
+            HandwrittenNumberClassification(**{name: 10**400})
+
+
+class TestAssignedAttributes:
+    """What is assigned counts from the next door on, as with `set_params`."""
+
+    def test_another_architecture_makes_another_network(self, examples):
+        model = small_model().fit(*examples, verbose=0)
+        model.architecture = "3N"
+        model.fit(*examples, epochs=2, verbose=0)
+        assert not model.kernels
+        assert len(model.history["loss"]) == 2
+        expected = HandwrittenNumberClassification("3N", **SMALL)
+        expected.fit(*examples, epochs=2, verbose=0)
+        assert_array_equal(model.W_dense, expected.W_dense)
+
+    @pytest.mark.parametrize("door", ["forward", "predict_proba", "distort"])
+    def test_every_door_takes_it_up(self, examples, door):
+        model = small_model()
+        model.seed = 3
+        getattr(model, door)(examples[0])
+        assert_array_equal(model.W_dense, small_model(seed=3).W_dense)
+
+    def test_another_rate_keeps_what_was_learned(self, examples):
+        model = small_model().fit(*examples, verbose=0)
+        learned = model.W_dense.copy()
+        model.lr = 0.5
+        model.predict(examples[0])
+        assert_array_equal(model.W_dense, learned)
+
+    def test_a_wrong_one_is_refused_at_the_door(self, examples):
+        model = small_model()
+        model.lr = -1
+        with pytest.raises(ValueError, match=r"lr must be .* above 0; got -1"):
+            model.fit(*examples, verbose=0)
+
+    def test_an_interrupted_training_does_not_go_on_in_mid_cycle(self, examples):
+        def interrupt(model, step, loss):
+            if step == 4:
+                raise KeyboardInterrupt
+
+        model = small_model(batch_size=10, schedule="one-cycle")
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(*examples, epochs=2, verbose=0, callback=interrupt)
+        model.lr, rates = 0.5, []
+        model.fit(
+            *examples,
+            epochs=2,
+            verbose=0,
+            callback=lambda model, *_: rates.append(model.rate),
+        )
+        assert len(rates) == 10
+        assert rates[0] == pytest.approx(0.5 / 11 / 0.3)
+
+
+class Tuned(HandwrittenNumberClassification):
+    """A subclass with a setting of its own, which passes the others on."""
+
+    def __init__(self, flavour="plain", **settings):
+        super().__init__(**settings)
+        self.flavour = flavour
+
+
+class Fixed(HandwrittenNumberClassification):
+    """A subclass with one setting alone."""
+
+    def __init__(self, lr=0.5):
+        super().__init__("3N", lr=lr, **SMALL)
+
+
+class TestSubclasses:
+    def test_settings_are_its_own_and_those_it_passes_on(self):
+        settings = Tuned("sweet", lr=0.2).get_params()
+        assert settings["flavour"] == "sweet"
+        assert settings["lr"] == 0.2
+        own = HandwrittenNumberClassification().get_params()
+        assert settings.keys() == {"flavour", *own}
+        assert Fixed().get_params() == {"lr": 0.5}
+
+    @pytest.mark.parametrize("kind", [Tuned, Fixed])
+    def test_it_is_changed_cloned_shown_saved_and_loaded(
+        self, kind, examples, tmp_path
+    ):
+        model = kind(**{} if kind is Fixed else SMALL | {"architecture": "3N"})
+        assert model.set_params(lr=0.25).lr == 0.25
+        assert "lr=0.25" in repr(model)
+        assert type(clone(model)) is kind
+        model.fit(*examples, verbose=0).save(tmp_path / "model.npz")
+        twin = kind.load(tmp_path / "model.npz")
+        assert twin.get_params() == model.get_params()
+        assert_array_equal(twin.W_dense, model.W_dense)

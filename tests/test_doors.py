@@ -162,4 +162,93 @@ def test_unscaled_images_draw_a_warning(examples):
 def test_standardised_images_draw_none(rng):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        small_model().predict(rng.normal(size=(50, 8, 8)))
+        small_model().predict_proba(rng.normal(size=(50, 8, 8)))
+
+
+class TestScale:
+    @pytest.mark.parametrize(
+        ("images", "message"),
+        [
+            (np.ones((5, 8, 8), np.uint8), "scaled to 0..255; got values up to 1: "),
+            (np.full((5, 8, 8), 0.003), "about 0..1; got values up to 0.003: they are"),
+            (np.full((5, 8, 8), 200.0), "about 0..1; got values up to 200: divide"),
+        ],
+    )
+    @pytest.mark.parametrize("door", ["predict_proba", "fit"])
+    def test_a_wrong_one_draws_a_warning(self, images, message, door):
+        call = getattr(small_model(verbose=0), door)
+        arguments = (images,) if door == "predict_proba" else (images, np.arange(5) % 3)
+        with pytest.warns(UserWarning, match=message):
+            call(*arguments)
+
+    @pytest.mark.parametrize(
+        "images",
+        [
+            np.zeros((5, 8, 8), np.uint8),  # blank
+            np.zeros((5, 8, 8)),
+            np.full((5, 8, 8), 2, np.uint8),
+            np.full((5, 8, 8), 0.06),
+            -np.ones((5, 8, 8)),
+        ],
+    )
+    def test_a_right_one_draws_none(self, images):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            small_model().predict_proba(images)
+
+    def test_all_images_are_looked_at(self):
+        images = np.zeros((3000, 8, 8), np.uint8)
+        images[2900] = 255
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            small_model().predict_proba(images)
+
+
+class Frame:
+    """A table of pixels, which is no array, as pandas has them."""
+
+    def __init__(self, pixels):
+        self.pixels = pixels
+
+    def __array__(self, dtype=None, copy=None):
+        return self.pixels
+
+
+class TestOtherPeoplesTypes:
+    def test_a_table_is_told_what_it_can_do(self):
+        table = Frame(np.zeros((5, 64), np.uint8))
+        hint = r"pass np\.asarray\(images\)\.reshape\(-1, 8, 8, 1\)"
+        with pytest.raises(ValueError, match=hint):
+            small_model().predict(table)
+
+    def test_a_list_of_images_is_an_array(self, examples):
+        model = small_model().fit(*examples, verbose=0)
+        assert_array_equal(model.predict([*examples[0]]), model.predict(examples[0]))
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda images, labels: ((image, 0) for image in images),
+            lambda images, labels: iter(images),
+            lambda images, labels: object(),
+            lambda images, labels: None,
+        ],
+    )
+    def test_what_is_no_array_is_named(self, examples, make):
+        given = make(*examples)
+        name = type(given).__name__
+        message = f"images must be an array of numbers; got a {name}: collect"
+        with pytest.raises(TypeError, match=message):
+            small_model().predict(given)
+
+    def test_one_image_is_told_to_be_a_batch_of_one(self, examples):
+        for image in (examples[0][0], examples[0][0][..., np.newaxis]):
+            with pytest.raises(
+                ValueError, match=r"pass one image as image\[np.newaxis\]"
+            ):
+                small_model().predict(image)
+
+    def test_bools_are_told_how_to_be_numbers(self):
+        hint = r"pass images\.astype\(np\.uint8\) \* 255"
+        with pytest.raises(TypeError, match=hint):
+            small_model().predict(np.ones((2, 8, 8), bool))

@@ -18,8 +18,8 @@ ARCHITECTURES = [
     "2C2-MP2-MP2-3N",  # pooling twice
     "2C2-3C2-MP2-3N",  # stacked before pooling
     "2C3p1-MP2-3C2-MP2s1-4N-3N",
-    "2C2-2C2-MP3s2-3C2p2-2C1-5N-3N",  # deep
-    "2C3s2p3-3N",  # windows that lie in the padding
+    "2C2-2C2-MP3s2-3C3p2-2C1-5N-3N",  # deep
+    "2C4s2p3-3N",  # windows that lie in the padding
 ]
 
 

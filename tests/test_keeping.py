@@ -201,3 +201,20 @@ def test_pickle_and_copy_carry_no_mask(examples):
     twin.fit(*examples, verbose=0)
     model.fit(*examples, verbose=0)
     assert_same_parameters(twin, model.parameters)
+
+
+def test_metadata_are_kept(model, tmp_path):
+    model.metadata = {"why": "a test", "numbers": [1, 2.5, None]}
+    model.save(tmp_path / "model.npz")
+    twin = HandwrittenNumberClassification.load(tmp_path / "model.npz")
+    assert twin.metadata == model.metadata
+
+
+@pytest.mark.parametrize("value", [10**400, 10**20, 1e999, True, [1], {}])
+def test_a_history_beyond_all_bounds_is_refused(path, value):
+    with np.load(path) as archive:
+        content = dict(archive)
+    history = json.loads(str(content["history"])) | {"loss": [value]}
+    np.savez(path, **content | {"history": json.dumps(history)})
+    with pytest.raises(ValueError, match="path must be a model file"):
+        HandwrittenNumberClassification.load(path)

@@ -455,3 +455,149 @@ class TestOutput:
                 r"loss \d+\.\d{3}, accuracy +\d+\.\d%$",
                 bar.rstrip(),
             )
+
+
+class TestCallback:
+    def test_it_is_called_after_every_step_with_its_loss(self, examples):
+        seen = []
+        model = small_model(batch_size=20)
+        model.fit(
+            *examples, epochs=2, verbose=0, callback=lambda *seen_: seen.append(seen_)
+        )
+        assert [step for _, step, _ in seen] == [1, 2, 3, 4, 5, 6]  # 20, 20, 10 images
+        assert all(given is model for given, _, _ in seen)
+        losses = [loss for *_, loss in seen]
+        mean = np.average(losses[3:], weights=[20, 20, 10])
+        assert model.history["loss"][1] == pytest.approx(mean)
+
+    def test_the_model_it_sees_has_taken_the_step(self, examples):
+        passed = []
+        model = small_model(batch_size=25)
+        model.fit(
+            *examples, verbose=0, callback=lambda m, *_: passed.append(snapshot(m))
+        )
+        assert np.abs(passed[0]["W_dense"] - passed[1]["W_dense"]).max() > 0
+        assert_same_parameters(model, passed[1])
+
+    def test_it_changes_no_bit_even_if_it_evaluates(self, examples):
+        expected = small_model(batch_size=16, augment=1.0).fit(*examples, verbose=0)
+        model = small_model(batch_size=16, augment=1.0)
+        model.fit(*examples, verbose=0, callback=lambda m, *_: m.score(*examples) > 9)
+        assert_same_parameters(model, expected.parameters)
+
+    def test_true_ends_the_training_with_a_short_epoch(self, examples, tmp_path):
+        path = tmp_path / "checkpoint.npz"
+        model = small_model(batch_size=10)
+        options = {"validation_data": examples, "checkpoint": path, "verbose": 0}
+        model.fit(*examples, epochs=4, callback=lambda m, step, _: step == 7, **options)
+        assert len(model.history["loss"]) == len(model.history["val_loss"]) == 2
+        expected = small_model(batch_size=10)
+        seen = []
+
+        def note(model, step, loss):
+            seen.append(snapshot(model))
+
+        expected.fit(*examples, epochs=4, verbose=0, callback=note)
+        assert_same_parameters(model, seen[6])
+        assert_same_parameters(
+            HandwrittenNumberClassification.load(path), model.parameters
+        )
+
+    def test_after_that_another_fit_trains_anew(self, examples):
+        model = small_model(batch_size=10)
+        model.fit(*examples, epochs=3, verbose=0, callback=lambda *_: True)
+        steps = []
+        model.fit(*examples, verbose=0, callback=lambda m, step, _: steps.append(step))
+        assert steps == [1, 2, 3, 4, 5]
+
+    def test_an_early_end_leaves_the_mean_of_what_was_averaged(self, examples):
+        model, seen = small_model(batch_size=10, averaging=0.9), []
+
+        def stop(model, step, loss):
+            seen.append(snapshot(model)["W_dense"])
+            return step == 3
+
+        model.fit(*examples, verbose=0, callback=stop)
+        assert_allclose(model.W_dense, np.mean(seen, axis=0), rtol=1e-5, atol=1e-7)
+
+    def test_its_error_leaves_a_training_that_goes_on(self, examples):
+        def fail(model, step, loss):
+            if step == 3:
+                raise RuntimeError("my plot")
+
+        model = small_model(batch_size=10)
+        with pytest.raises(RuntimeError, match="my plot"):
+            model.fit(*examples, epochs=2, verbose=0, callback=fail)
+        model.fit(*examples, epochs=2, verbose=0)
+        expected = small_model(batch_size=10).fit(*examples, epochs=2, verbose=0)
+        assert_same_parameters(model, expected.parameters)
+
+    def test_the_rate_is_that_of_the_step(self, examples):
+        rates = []
+        model = small_model(batch_size=10, schedule="one-cycle", lr=0.2)
+        model.fit(*examples, verbose=0, callback=lambda m, *_: rates.append(m.rate))
+        done = np.arange(1, 6) / 6
+        expected = 0.2 * np.minimum(done / 0.3, (1 - done) / 0.7)
+        assert_allclose(rates, expected)
+
+
+class TestWhatBegins:
+    """The first line says whether a training goes on, and from where."""
+
+    def first_line(self, capsys):
+        return capsys.readouterr().out.splitlines()[0]
+
+    def test_a_first_training_needs_no_words(self, examples, capsys):
+        small_model().fit(*examples)
+        assert self.first_line(capsys).startswith("epoch 1/1")
+
+    def test_a_second_one_trains_on(self, examples, capsys, tmp_path):
+        path = tmp_path / "model.npz"
+        small_model().fit(*examples, epochs=3, verbose=0, checkpoint=path)
+        model = HandwrittenNumberClassification.load(path).fit(*examples, epochs=2)
+        assert self.first_line(capsys) == (
+            "training 2 more epochs, on from 3 that are finished"
+        )
+        assert len(model.history["loss"]) == 5
+
+    @pytest.mark.parametrize(
+        ("epochs", "line"),
+        [
+            (4, "going on in epoch 3 of 4"),
+            (6, "training 6 more epochs, on from 2 that are finished"),
+        ],
+    )
+    def test_an_interrupted_one_goes_on_or_not(self, examples, capsys, epochs, line):
+        def interrupt(model, step, loss):
+            if step == 13:
+                raise KeyboardInterrupt
+
+        model = small_model(batch_size=10)
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(*examples, epochs=4, verbose=0, callback=interrupt)
+        model.fit(*examples, epochs=epochs)
+        assert self.first_line(capsys) == line
+        assert len(model.history["loss"]) == (4 if epochs == 4 else 8)
+
+
+class TestVerbose:
+    @pytest.mark.parametrize("given", [None, 0, 1])
+    @pytest.mark.parametrize("setting", [0, 1, True, False])
+    def test_it_is_a_setting_that_an_argument_overrules(
+        self, examples, capsys, setting, given
+    ):
+        small_model(verbose=setting).fit(*examples, verbose=given)
+        shown = setting if given is None else given
+        assert bool(capsys.readouterr().out) == bool(shown)
+
+    def test_to_change_it_interrupts_no_training(self, examples):
+        def interrupt(model, step, loss):
+            if step == 3:
+                raise KeyboardInterrupt
+
+        model = small_model(batch_size=10)
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(*examples, verbose=0, callback=interrupt)
+        model.verbose, steps = 0, []
+        model.fit(*examples, callback=lambda m, step, _: steps.append(step))
+        assert steps == [4, 5]

@@ -1,9 +1,13 @@
 """Prediction and evaluation, of any number of images."""
 
+import warnings
+
 import numpy as np
 import pytest
 from helpers.networks import assert_same_parameters, small_model
 from numpy.testing import assert_array_equal
+
+from handwritten_classifier import HandwrittenNumberClassification
 
 
 def test_shapes_and_types(examples):
@@ -52,3 +56,38 @@ def test_memory_mapped_images_give_the_same(tmp_path, examples):
     other = small_model().fit(*examples, verbose=0)
     assert_same_parameters(one, other.parameters)
     assert_array_equal(one.predict(mapped), other.predict(examples[0]))
+
+
+def test_a_network_that_never_learned_says_so_once(examples):
+    model = small_model()
+    with pytest.warns(UserWarning, match="should be trained .* got initial weights"):
+        model.predict(examples[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.predict(examples[0])
+
+
+@pytest.mark.parametrize("learn", ["fit", "load", "parameters"])
+def test_one_that_learned_says_nothing(examples, tmp_path, learn):
+    model = small_model()
+    if learn == "parameters":
+        model.B_dense[:] = 0.1
+    else:
+        model.fit(*examples, verbose=0)
+    if learn == "load":
+        model.save(tmp_path / "model.npz")
+        model = model.load(tmp_path / "model.npz")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.predict(examples[0])
+
+
+def test_a_large_network_predicts_few_images_at_once():
+    """In all, numbers are bounded: 1 image here makes 20 million."""
+    model = HandwrittenNumberClassification(
+        "9C1-MP1000-1N", input_shape=(1000, 1000, 1)
+    )
+    counts, forward = [], model._forward
+    model._forward = lambda batch, **o: counts.append(len(batch)) or forward(batch, **o)
+    model.predict_proba(np.zeros((7, 1000, 1000), np.uint8))
+    assert counts == [5, 2]

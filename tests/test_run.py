@@ -530,11 +530,12 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
 
-    with (
-        pytest.raises(OSError, match="path must be one to write to; .*disk full"),
-        replace_file(path) as file,
-    ):
-        file.write(b"half")
-        raise OSError("disk full")
+    def fail():
+        with replace_file(path) as file:
+            file.write(b"half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match=r"path must be one to write to; .*disk full"):
+        fail()
     assert path.read_text() == "old"
     assert names(tmp_path) == {"file"}
