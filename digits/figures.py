@@ -132,10 +132,10 @@ def _draw_steps_of_training(
 ) -> None:
     """Draw the loss, as it is and as a running mean, and the learning rate by step."""
     places, losses, rates = by_step.T
-    half, style = len(losses) // 30, "o" if len(losses) == 1 else "-"
+    half, style = len(losses) // 40, "o" if len(losses) == 1 else "-"
     if half:
         panels[0].plot(places, losses, alpha=0.4, lw=0.7, label="step")
-    label = f"mean of {2 * half + 1} steps" if half else "step"
+    label = f"mean of up to {2 * half + 1} steps" if half else "step"
     mean = _running_mean(losses, half)
     panels[0].plot(places, mean, style, color="tab:blue", lw=2, label=label)
     panels[1].plot(places, rates, style)
@@ -146,7 +146,7 @@ def _draw_steps_of_training(
         style = {"color": "tab:orange", "label": "validation", "zorder": 3}
         panels[0].plot(ends[: len(validation)], validation, "s", **style)
     panels[0].set(title="Loss", ylabel=f"loss ({_loss_unit(model)})")
-    if losses.max() > 10 * losses.min() > 0:
+    if losses.max() > 3 * losses.min() > 0:
         _use_logarithms(panels[0], losses.max() / losses.min())
     panels[1].set(title="Learning rate", ylabel="learning rate")
     panels[0].legend()
@@ -161,16 +161,21 @@ def _use_logarithms(panel: Axes, ratio: float) -> None:
     """Make the vertical axis logarithmic, with the numbers that suit its range."""
     from matplotlib.ticker import LogLocator
 
+    digits = (1, 2, 3, 5, 7) if ratio < 30 else (1, 2, 5) if ratio < 1000 else (1,)
     panel.set_yscale("log")
-    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if ratio < 1000 else (1,)))
+    panel.yaxis.set_major_locator(LogLocator(subs=digits))
     panel.yaxis.set_major_formatter("{x:g}")
     panel.yaxis.set_minor_formatter("")
 
 
 def _running_mean(values: np.ndarray, half: int) -> np.ndarray:
-    """Return the mean of each value and up to `half` of those on either side."""
+    """Return the mean of each value and up to `half` of those on either side.
+
+    At first there are fewer, a quarter of the steps so far: the loss falls fast there.
+    """
     sums, places = np.append(0, np.cumsum(values)), np.arange(len(values))
-    low, high = np.maximum(places - half, 0), np.minimum(places + half + 1, len(values))
+    aside = np.minimum(places // 4, half)
+    low, high = places - aside, np.minimum(places + aside + 1, len(values))
     return (sums[high] - sums[low]) / (high - low)
 
 

@@ -100,8 +100,9 @@ def test_a_noisy_loss_is_drawn_faintly_below_its_running_mean(rng):
     raw, mean = panel.axes[0].lines
     assert_array_equal(raw.get_ydata(), losses)
     assert raw.get_alpha() < 0.5 < 1 < mean.get_linewidth()
-    assert mean.get_label() == "mean of 21 steps"
-    means = [losses[max(n - 10, 0) : n + 11].mean() for n in range(300)]
+    assert mean.get_label() == "mean of up to 15 steps"
+    aside = [min(n // 4, 7) for n in range(300)]
+    means = [losses[n - m : n + m + 1].mean() for n, m in enumerate(aside)]
     assert_allclose(mean.get_ydata(), means)
 
 
