@@ -190,8 +190,7 @@ class HandwrittenNumberClassification:
         self.metadata: dict[str, Any] = {}
         self._work = _WorkArrays()
         self._run: _Run | None = None
-        self.rate = 0.0
-        self._warned = False
+        self.rate, self._warned = 0.0, False
         self._in_force = self._present()
         self._network = (architecture, tuple(input_shape), seed, np.dtype(dtype))
 
@@ -266,6 +265,8 @@ class HandwrittenNumberClassification:
             found = cls._TOKEN.fullmatch(token)
             if found is None:
                 known = "join layers like 8C4, 8C3s2p1, MP2, MP3s2 and 10N by '-'"
+                if re.fullmatch(cls._TOKEN.pattern, token, re.IGNORECASE | re.ASCII):
+                    got += ": write capitals, as in 8C5-MP2-10N"
                 raise _wrong("architecture", known, got)
             if position == len(tokens) and not found["units"]:
                 raise _wrong("architecture", "end in a dense layer like 10N", got)

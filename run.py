@@ -12,40 +12,51 @@ python run.py draw                draw digits in a browser, and watch the networ
 from __future__ import annotations
 
 import argparse
+import difflib
+import glob
 import json
 import os
+import re
 import shlex
 import sys
 import time
 import zlib
-from collections.abc import Callable, Container, Iterable
-from contextlib import suppress
-from itertools import chain, count
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from digits import figures
+from digits.canvas import draw_to_files
 from digits.mnist import Data, Split, load_data, split_training
-from digits.page.server import DrawingServer
 from digits.pictures import UNSURE, find_digits, name_digits, read_image
+from digits.results import (
+    alone_in,
+    make_folder,
+    name_apart,
+    print_comparison,
+    print_report,
+    print_seeds,
+    print_table,
+    summarise,
+    write_figure,
+    write_json,
+)
 from handwritten_classifier import (
     HandwrittenNumberClassification,
     holding_back_interrupts,
-    replace_file,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 # ------------------------------------------------------------------------ Settings
 
 Model = HandwrittenNumberClassification
 INTERRUPTED = 130  # exit status after Ctrl-C: 128 + SIGINT
 EMBEDDED_EPOCHS = 10  # times as many epochs on the embedded digits, 40 x fewer
-# Of a run that is not finished, beside its results: the model, and its arguments.
-CHECKPOINT, ARGUMENTS = "checkpoint.npz", "checkpoint.json"
+# Of the pictures that are read in a folder.
+PICTURES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+CHECKPOINT = "checkpoint.npz"  # of a run that is not finished, beside its results
 
 TUNED = {
     "lr": 0.1,
@@ -75,7 +86,19 @@ CONFIGURATIONS = (
     "8C3-8C3-MP2-16C3-16C3-MP2-10N",  # stacked and alternating
 )
 # The command line: those flags that change settings of the class, and all others.
-INTEGER = {"type": int, "metavar": "N"}
+
+
+def bounded(text: str) -> int:
+    """Return an integer of the command line, all of which have a bound."""
+    if len(text) > 12:
+        raise argparse.ArgumentTypeError(f"must be below 10^12; got {len(text)} digits")
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid int value: {text!r}") from None
+
+
+INTEGER = {"type": bounded, "metavar": "N"}
 NUMBER = {"type": float, "metavar": "N"}
 SWITCH = {"action": "store_true", "default": False}
 SETTINGS = {
@@ -146,18 +169,24 @@ class Job(NamedTuple):
     output: Path
 
 
-def prepare(args: argparse.Namespace, models: list[Model]) -> Job:
-    """Load, split and name the data; adapt the default epochs of models to them."""
+@contextmanager
+def prepare(args: argparse.Namespace, models: list[Model]) -> Iterator[Job]:
+    """Load, split and name the data; keep other runs out of the folder for results.
+
+    The default epochs of models are adapted to the data.
+    """
     data = load_data(args.data)
     split = split_training(data, args.limit, args.held_out)
     if data.embedded and args.epochs is None:
         for model in models:
             model.set_params(epochs=model.epochs * EMBEDDED_EPOCHS)
-    print(
-        f"Data: {data.source}; {len(split.images):,} images to train on, "
-        f"{split.count_held_out:,} held out, {len(data.test_images):,} to test"
-    )
-    return Job(data, split, make_folder(args.output or "results"))
+    output = make_folder(args.output or "results")
+    with alone_in(output):
+        print(
+            f"Data: {data.source}; {len(split.images):,} images to train on, "
+            f"{split.count_held_out:,} held out, {len(data.test_images):,} to test"
+        )
+        yield Job(data, split, output)
 
 
 def checksum(data: Data) -> int:
@@ -188,34 +217,28 @@ def train(args: argparse.Namespace) -> int:
     """Train one network, test it, and write the model, the figures and the numbers."""
     recipe = args.recipe or "default"
     model = Model(**chosen_settings(args, RECIPES[recipe]))
-    job = prepare(args, [model])
-    set_aside(job.output)
-    path = args.data or os.environ.get("MNIST_PATH")
-    arguments = {
-        "recipe": recipe,
-        "data": os.path.abspath(path) if path else None,
-        "limit": args.limit,
-        "held_out": args.held_out,
-        "checksum": checksum(job.data),
-    }
-    write_json(job.output / ARGUMENTS, arguments)
-    return finish_training(recipe, model, job)
+    with prepare(args, [model]) as job:
+        set_aside(job.output)
+        path = args.data or os.environ.get("MNIST_PATH")
+        model.metadata = {
+            "recipe": recipe,
+            "data": os.path.abspath(path) if path else None,
+            "limit": args.limit,
+            "held_out": job.split.count_held_out,
+            "checksum": checksum(job.data),
+            "images": len(job.split.images),
+        }
+        return finish_training(model, job)
 
 
 def set_aside(output: Path) -> None:
-    """Move an interrupted run aside, so that it can still be resumed.
-
-    In this order a checkpoint never stands beside the arguments of another run.
-    """
-    if not (output / CHECKPOINT).exists():
-        return
-    aside = name_apart(output / "interrupted", set(output.iterdir()))
-    aside.mkdir()
-    for name in (CHECKPOINT, ARGUMENTS):
-        with suppress(FileNotFoundError):  # Then it cannot be resumed anyway.
-            os.replace(output / name, aside / name)
-    command = shlex.join(["python", "run.py", "--resume", "--output", str(aside)])
-    print(f"This begins anew. The interrupted run will go on with: {command}")
+    """Move an interrupted run aside, so that it can still be resumed."""
+    if (output / CHECKPOINT).exists():
+        aside = name_apart(output / "interrupted", set(output.iterdir()))
+        aside.mkdir()
+        os.replace(output / CHECKPOINT, aside / CHECKPOINT)
+        command = shlex.join(["python", "run.py", "--resume", "--output", str(aside)])
+        print(f"This begins anew. The interrupted run will go on with: {command}")
 
 
 def resume(args: argparse.Namespace) -> int:
@@ -229,65 +252,74 @@ def resume(args: argparse.Namespace) -> int:
     if got:
         required = "--resume must stand alone or beside --output"
         raise ValueError(f"{required}; got {', '.join(got)}")
-    model, arguments = read_checkpoint(Path(args.output or "results"))
+    model = read_checkpoint(Path(args.output or "results"))
     # The number of epochs is settled: the data must not multiply it again.
-    job = prepare(
-        argparse.Namespace(**arguments, epochs=model.epochs, output=args.output),
-        [model],
-    )
-    if checksum(job.data) != arguments["checksum"]:
-        required = "--resume must find the data of the interrupted run"
-        raise ValueError(f"{required}; got others: {job.data.source}")
-    return finish_training(arguments["recipe"], model, job)
+    told = {"output": args.output, "epochs": model.epochs, **model.metadata}
+    with prepare(argparse.Namespace(**told), [model]) as job:
+        if checksum(job.data) != model.metadata["checksum"]:
+            required = "--resume must find the data of the interrupted run"
+            raise ValueError(f"{required}; got others: {job.data.source}")
+        if len(job.split.images) != model.metadata["images"]:
+            required = f"--resume must train on {model.metadata['images']:,} images"
+            got = f"{len(job.split.images):,} images to train on"
+            raise ValueError(f"{required}; got {got}")
+        return finish_training(model, job)
 
 
-def read_checkpoint(output: Path) -> tuple[Model, dict[str, Any]]:
-    """Return the model of an interrupted run, and the arguments that `train` wrote."""
+def read_checkpoint(output: Path) -> Model:
+    """Return the model of an interrupted run, with metadata as `train` writes them."""
     required = f"--resume must find an interrupted run in {output}{os.sep}"
     try:
-        arguments = json.loads((output / ARGUMENTS).read_text(encoding="utf-8"))
         model = Model.load(output / CHECKPOINT)
-    except FileNotFoundError as error:
-        got = f"no {Path(error.filename).name}: begin one, or name --output"
+    except FileNotFoundError:
+        got = f"no {CHECKPOINT}: begin one, or name --output"
         raise ValueError(f"{required}; got {got}") from None
     except ValueError as error:
         raise ValueError(f"{required}; got a damaged one: {error}") from error
-    names = ["recipe", "data", "limit", "held_out", "checksum"]
-    if not isinstance(arguments, dict) or list(arguments) != names:
-        raise ValueError(f"{required}; got a {ARGUMENTS} that does not say {names}")
-    return model, arguments
+    kinds = {"recipe": str, "data": str, "limit": int, "held_out": int}
+    kinds |= {"checksum": int, "images": int}
+    optional = ("data", "limit")
+    if list(model.metadata) != list(kinds) or not all(
+        type(value) is kinds[name] or (value is None and name in optional)
+        for name, value in model.metadata.items()
+    ):
+        raise ValueError(f"{required}; got one that does not say {list(kinds)}")
+    return model
 
 
-def finish_training(recipe: str, model: Model, job: Job) -> int:
+def finish_training(model: Model, job: Job) -> int:
     """Train to the end, from wherever the model stands, and report."""
     print(f"\n{model}\n")
-    earlier, started = sum(model.history["seconds"]), time.perf_counter()
-    status = train_to_the_end(model, job)
+    earlier, started, steps = sum(model.history["seconds"]), time.perf_counter(), []
+    status = train_to_the_end(model, job, steps)
     seconds = earlier + time.perf_counter() - started
     # Another Ctrl-C does not come between the results and the disk.
     with suppress(KeyboardInterrupt), holding_back_interrupts():
         if status == 1 and not model.history["loss"]:
             print("Nothing was learned before: results that were there stay.")
         else:
-            report = {"recipe": recipe, "seconds": seconds, "complete": status == 0}
-            report_training(model, job, report)
+            report = {"seconds": seconds, "complete": status == 0}
+            report_training(model, job, steps, report)
         if status == INTERRUPTED:
             named = ["--output", str(job.output)] * (job.output != Path("results"))
             command = shlex.join(["python", "run.py", "--resume", *named])
             print(f"The training will go on with: {command}")
         else:
             (job.output / CHECKPOINT).unlink(missing_ok=True)
-            (job.output / ARGUMENTS).unlink()
     return status
 
 
-def train_to_the_end(model: Model, job: Job) -> int:
-    """Train with a checkpoint; return the exit status, and say why if it is not 0."""
+def train_to_the_end(model: Model, job: Job, steps: list[tuple]) -> int:
+    """Train with a checkpoint, and collect the steps; return the exit status."""
     images, labels, held_out = job.split
     options = {"validation_data": held_out, "checkpoint": job.output / CHECKPOINT}
+
+    def collect(model: Model, step: int, loss: float) -> None:
+        steps.append((step, loss, model.rate))
+
     try:
         if len(model.history["loss"]) < model.epochs:
-            model.fit(images, labels, **options)
+            model.fit(images, labels, callback=collect, **options)
     except KeyboardInterrupt:
         print("\nInterrupted: what was learned so far is tested and written.")
         return INTERRUPTED
@@ -297,17 +329,22 @@ def train_to_the_end(model: Model, job: Job) -> int:
     return 0
 
 
-def report_training(model: Model, job: Job, report: dict[str, Any]) -> None:
+def report_training(
+    model: Model, job: Job, steps: list[tuple], report: dict[str, Any]
+) -> None:
     """Test a trained model, once; write the model, figures and numbers."""
     output, images, labels = job.output, job.data.test_images, job.data.test_labels
     model.save(output / "model.npz")
     probabilities = model.predict_proba(images)
-    report |= describe(model, job) | {"history": model.history}
+    report = {"recipe": model.metadata["recipe"], **describe(model, job)} | report
+    report["history"] = model.history
     report["test_loss"] = model.compute_loss(probabilities, labels)
     report["test_accuracy"] = float((probabilities.argmax(axis=1) == labels).mean())
     write_json(output / "metrics.json", report)
     test = (images, labels, probabilities)
-    write_figure(output / "training.png", figures.plot_history(model))
+    # Of a resumed run, the first steps are not known any longer.
+    whole = steps if steps and steps[0][0] == 1 and report["complete"] else None
+    write_figure(output / "training.png", figures.plot_history(model, whole))
     write_figure(output / "kernels.png", figures.plot_kernels(model))
     write_figure(output / "confusion.png", figures.plot_confusion(model, *test))
     write_figure(output / "mistakes.png", figures.plot_mistakes(model, *test))
@@ -315,22 +352,6 @@ def report_training(model: Model, job: Job, report: dict[str, Any]) -> None:
     print(
         f"\n{report['seconds']:.1f} s of training; all results are in {output}{os.sep}"
     )
-
-
-def print_report(report: dict[str, Any]) -> None:
-    """Print the short table that a training run ends with."""
-    history, rows = report["history"], [("", "loss", "accuracy")]
-    for name, key in (("training, last epoch", ""), ("validation", "val_")):
-        if history.get(f"{key}loss"):
-            loss, accuracy = history[f"{key}loss"][-1], history[f"{key}accuracy"][-1]
-            rows.append((name, f"{loss:.4f}", f"{accuracy:.2%}"))
-    loss, accuracy = report["test_loss"], report["test_accuracy"]
-    print()
-    print_table([*rows, ("test", f"{loss:.4f}", f"{accuracy:.2%}")])
-    smoothing = report["settings"]["label_smoothing"]
-    if smoothing:
-        print(f"\nA share of {smoothing:g} of each label is smoothed in the loss:")
-        print("even a perfect network's loss is above 0.")
 
 
 # ------------------------------------------------------------------------ Reproduce
@@ -346,27 +367,26 @@ def reproduce(args: argparse.Namespace) -> int:
             raise ValueError(f"--{name} must be left out of reproduce; {got}")
     settings = chosen_settings(args, RECIPES[args.recipe])
     models = [Model(**settings | {"seed": seed}) for seed in range(args.seeds)]
-    job = prepare(args, models)
-    path = job.output / f"reproduce-{args.recipe}.json"
-    report = {"recipe": args.recipe, **describe(models[0], job)}
-    del report["settings"]["seed"]
-    rows = read_finished_seeds(path, report)
-    finished = {row["seed"] for row in rows}
-    try:
-        for model in models:
-            if model.seed not in finished:
-                print(f"\nSeed {model.seed} of 0 to {len(models) - 1}")
-                rows = sorted(
-                    [*rows, try_seed(model, job)], key=lambda row: row["seed"]
-                )
-                results = {"summary": summarise(rows), "seeds": rows}
-                write_json(path, report | results)
-    except KeyboardInterrupt:
-        print("\nInterrupted. The same command goes on with this seed.")
-        return INTERRUPTED
-    except FloatingPointError as error:
-        print(f"\n{error}.")
-        return 1
+    with prepare(args, models) as job:
+        path = job.output / f"reproduce-{args.recipe}.json"
+        report = {"recipe": args.recipe, **describe(models[0], job)}
+        del report["settings"]["seed"]
+        rows = read_finished_seeds(path, report)
+        finished = {row["seed"] for row in rows}
+        try:
+            for model in models:
+                if model.seed not in finished:
+                    print(f"\nSeed {model.seed} of 0 to {len(models) - 1}")
+                    rows.append(try_seed(model, job))
+                    rows.sort(key=lambda row: row["seed"])
+                    results = {"summary": summarise(rows), "seeds": rows}
+                    write_json(path, report | results)
+        except KeyboardInterrupt:
+            print("\nInterrupted. The same command goes on with this seed.")
+            return INTERRUPTED
+        except FloatingPointError as error:
+            print(f"\n{error}.")
+            return 1
     print_seeds(rows)
     print(f"\nAll of this is in {path}")
     return 0
@@ -408,37 +428,6 @@ def read_finished_seeds(path: Path, report: dict[str, Any]) -> list[dict[str, An
     return earlier["seeds"]
 
 
-def summarise(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Return mean, standard deviation (of one seed: 0), minimum and maximum."""
-    summary = {}
-    for name in ("validation_accuracy", "test_accuracy", "seconds"):
-        values = np.array([row[name] for row in rows], float)
-        if np.isnan(values).any():
-            continue
-        deviation = values.std(ddof=1) if len(values) > 1 else 0.0
-        numbers = values.mean(), deviation, values.min(), values.max()
-        names = ("mean", "standard_deviation", "minimum", "maximum")
-        summary[name] = dict(zip(names, map(float, numbers), strict=True))
-    return summary
-
-
-def print_seeds(rows: list[dict[str, Any]]) -> None:
-    """Print the seeds as a table, and their statistics below."""
-    summary = summarise(rows)
-    table = [("seed", *(name.replace("_", " ") for name in summary))]
-    named = {str(row["seed"]): row for row in rows}
-    for statistic in summary["seconds"]:
-        label = statistic.replace("_", " ")
-        named[label] = {name: values[statistic] for name, values in summary.items()}
-    for label, row in named.items():
-        *accuracies, seconds = (row[name] for name in summary)
-        places = 3 if label in ("mean", "standard deviation") else 2
-        cells = (f"{accuracy:.{places}%}" for accuracy in accuracies)
-        table.append((label, *cells, f"{seconds:.1f}"))
-    print()
-    print_table(table)
-
-
 # ------------------------------------------------------------------------ Compare
 
 
@@ -448,31 +437,69 @@ def compare(args: argparse.Namespace) -> int:
         named = f"got {args.architecture!r}: name it behind compare"
         raise ValueError(f"--architecture must be left out of a comparison; {named}")
     settings = chosen_settings(args, RECIPES[args.recipe or "default"])
-    names = args.configurations or CONFIGURATIONS
+    names = dict.fromkeys(args.configurations or CONFIGURATIONS)
     models = [Model(**settings | {"architecture": name}) for name in names]
-    job = prepare(args, models)
-    results, started, status = [], time.perf_counter(), 0
+    with prepare(args, models) as job:
+        path = job.output / "comparison.json"
+        results = dict.fromkeys(names) | read_finished_configurations(path, models, job)
+        status = try_configurations(models, job, results, path)
+        rows = [row for row in results.values() if row]
+        if not rows:
+            print("No configuration was finished: there is nothing to write.")
+            return status
+        with suppress(KeyboardInterrupt), holding_back_interrupts():
+            write_figure(path.with_suffix(".png"), figures.plot_comparison(rows))
+            print_comparison(rows)
+            print(f"\nConfigurations: {len(rows)}; ", end="")
+            print(f"all results are in {job.output}{os.sep}")
+    return status
+
+
+def read_finished_configurations(
+    path: Path, models: list[Model], job: Job
+) -> dict[str, dict[str, Any]]:
+    """Return the rows, by name, that an earlier comparison of the same kind wrote."""
     try:
-        for done, model in enumerate(models):
-            place = f"Configuration {done + 1} of {len(models)}: {model.architecture}"
-            print(f"\n{place}{time_left(models, done, time.perf_counter() - started)}")
+        earlier = json.loads(path.read_text(encoding="utf-8"))["configurations"]
+        rows = {row["architecture"]: row for row in earlier}
+        figures.plot_comparison(earlier)
+    except Exception:  # There is no such file, or it is no comparison.
+        return {}
+    expected = {
+        m.architecture: json.loads(json.dumps(describe(m, job))) for m in models
+    }
+    return {
+        name: rows[name]
+        for name in expected.keys() & rows.keys()
+        if expected[name].items() <= rows[name].items()
+    }
+
+
+def try_configurations(
+    models: list[Model], job: Job, results: dict[str, Any], path: Path
+) -> int:
+    """Train and test what has no result yet; write all after each; return a status."""
+    todo = [model for model in models if not results[model.architecture]]
+    if len(todo) < len(models):
+        print(f"\n{len(models) - len(todo)} of {len(models)} are there already.")
+    status, started = 0, time.perf_counter()
+    try:
+        for done, model in enumerate(todo):
+            place = models.index(model) + 1
+            left = time_left(todo, done, time.perf_counter() - started)
+            print(
+                f"\nConfiguration {place} of {len(models)}: {model.architecture}{left}"
+            )
             try:
-                results.append(try_configuration(model, job))
+                results[model.architecture] = try_configuration(model, job)
             except FloatingPointError as error:
                 status = 1
                 print(f"Left out: {error}.")
+            rows = [row for row in results.values() if row]
+            write_json(path, {"configurations": rows})
     except KeyboardInterrupt:
-        status = INTERRUPTED
-        print("\nInterrupted.")
-    if not results:
-        print("No configuration was finished: there is nothing to write.")
-        return status
-    with suppress(KeyboardInterrupt), holding_back_interrupts():
-        write_json(job.output / "comparison.json", {"configurations": results})
-        write_figure(job.output / "comparison.png", figures.plot_comparison(results))
-        print_comparison(results)
-        print(f"\nConfigurations: {len(results)}; ", end="")
-        print(f"all results are in {job.output}{os.sep}")
+        print("\nInterrupted. The same command goes on with this configuration.")
+        return INTERRUPTED
     return status
 
 
@@ -505,20 +532,6 @@ def work_an_image(model: Model) -> float:
     return sum(layer.multiply_adds for layer in model.layers) + 20 * maps + 20_000
 
 
-def print_comparison(results: list[dict[str, Any]]) -> None:
-    """Print the comparison as a table, a row for each configuration."""
-    head = ("configuration", "parameters", "multiply-adds", "s/epoch")
-    rows = [(*head, "train loss", "test loss", "train acc.", "test acc.")]
-    for row in results:
-        sizes = (f"{row['parameters']:,}", f"{row['multiply_adds']:,}")
-        losses = (f"{row['train_loss']:.4f}", f"{row['test_loss']:.4f}")
-        accuracies = (f"{row['train_accuracy']:.2%}", f"{row['test_accuracy']:.2%}")
-        seconds = f"{row['seconds_per_epoch']:.1f}"
-        rows.append((row["architecture"], *sizes, seconds, *losses, *accuracies))
-    print()
-    print_table(rows)
-
-
 # ------------------------------------------------------------------------ Use
 
 
@@ -529,6 +542,9 @@ def load_model(path: str) -> Model:
     except FileNotFoundError:
         got = f"got {path}, where there is none. Train one first: python run.py"
         raise ValueError(f"--model must be a trained model; {got}") from None
+    except ValueError as error:
+        required = "--model must be a model that this program has trained"
+        raise ValueError(f"{required}; got another file: {error}") from error
     if tuple(model.input_shape) != (28, 28, 1):
         raise ValueError(f"--model must read 28x28x1 images; got {model.input_shape}")
     return model
@@ -539,21 +555,20 @@ def predict(args: argparse.Namespace) -> int:
     model = load_model(args.model)
     output = make_folder(args.output or "results")
     rows, read, status = [], {}, 0
-    for file in args.files:
+    for file in find_pictures(args.files):
         try:
             image = read_image(file)
             found = find_digits(image)
         except (OSError, ValueError) as error:
-            print(
-                f"{file}: {getattr(error, 'strerror', None) or error}", file=sys.stderr
-            )
+            reason = getattr(error, "strerror", None) or error
+            print(f"{file}: {reason}", file=sys.stderr)
             status = 1
             continue
         probabilities = model.predict_proba(found.images)
         names = name_digits(probabilities)
         for name, shares in zip(names, probabilities, strict=True):
             rows.append((file, name, *(f"{p:.1%}" for p in shares)))
-        path = name_apart(output / f"read-{Path(file).name[-50:]}.png", read)
+        path = name_apart(output / f"read-{Path(file).stem[-50:]}.png", read)
         read[path] = f"{file}: {' '.join(names)}, found as {path} shows"
         write_figure(path, figures.plot_reading(model, image, found))
     if rows:
@@ -565,56 +580,33 @@ def predict(args: argparse.Namespace) -> int:
     return status
 
 
+def find_pictures(names: list[str]) -> list[str]:
+    """Return the files that are named, those in folders, and those of wildcards."""
+    files = []
+    for name in names:
+        if os.path.isdir(name):
+            inside = sorted(path for path in Path(name).iterdir() if path.is_file())
+            files += [str(path) for path in inside if path.suffix.lower() in PICTURES]
+        elif not os.path.exists(name) and glob.has_magic(name):
+            files += sorted(glob.glob(name, recursive=True))
+        else:
+            files.append(name)
+    if not files:
+        raise ValueError(f"FILE must name pictures; got none in {' '.join(names)}")
+    return files
+
+
 def draw(args: argparse.Namespace) -> int:
     """Serve a page to draw digits on, to this machine alone, until Ctrl-C."""
+    from digits.page.server import DrawingServer, listen
+
     model = load_model(args.model)
-    examples = load_data(args.data).test_images
-    try:
-        server = DrawingServer(args.port, model, examples)
-    except OverflowError:
-        raise ValueError(f"--port must be in 0..65535; got {args.port}") from None
-    with server:
-        address = f"http://127.0.0.1:{server.server_port}/"
+    with listen(args.port) as listener:
+        server = DrawingServer(model, load_data(args.data).test_images)
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
         print(f"Draw a digit at {address}; Ctrl-C ends this.", flush=True)
-        server.serve_until_interrupted(None if args.no_browser else address)
+        server.run(listener, None if args.no_browser else address)
     return 0
-
-
-# ------------------------------------------------------------------------ Files, tables
-
-
-def make_folder(path: str) -> Path:
-    """Return the folder for results, made before any work is done."""
-    folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def name_apart(path: Path, taken: Container[Path]) -> Path:
-    """Return a path, or the first with a number behind its name that is not taken."""
-    numbered = (path.with_stem(f"{path.stem}-{number}") for number in count(2))
-    return next(name for name in chain([path], numbered) if name not in taken)
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write numbers as JSON."""
-    with holding_back_interrupts(), replace_file(path) as file:
-        file.write((json.dumps(content, indent=2) + "\n").encode())
-
-
-def write_figure(path: Path, figure: Figure) -> None:
-    """Write a figure as PNG."""
-    with replace_file(path) as file:
-        figure.savefig(file, format="png", dpi=120)
-
-
-def print_table(rows: list[tuple[str, ...]]) -> None:
-    """Print rows of text, the head first; the first column to the left."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows = [rows[0], tuple("-" * width for width in widths), *rows[1:]]
-    for first, *others in rows:
-        cells = map(str.rjust, others, widths[1:])
-        print("  ".join([first.ljust(widths[0]), *cells]))
 
 
 # ------------------------------------------------------------------------ Command line
@@ -635,9 +627,24 @@ COMMANDS = {  # what each does, and its flags
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """A command line that says what a misspelt command may have meant."""
+
+    def error(self, message: str) -> None:
+        """End with the error, and the nearest command."""
+        wrong = re.search("invalid choice: '(.*?)'", message)
+        word = wrong[1] if wrong else ""
+        names = [run.__name__ for run in COMMANDS]
+        near = difflib.get_close_matches(word, [*names, *RECIPES], 1)
+        if near:
+            meant = near[0] if near[0] in names else f"--recipe {near[0]}"
+            message += f"; did you mean: python run.py {meant}"
+        super().error(message)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line: flags to train with, or one of the commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -671,6 +678,7 @@ def add_flags(parser: argparse.ArgumentParser, run: Callable, flags: Iterable) -
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     args = build_parser().parse_args(arguments)
+    draw_to_files()
     try:
         return (resume if args.resume else args.command)(args)
     except KeyboardInterrupt:

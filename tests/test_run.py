@@ -1,10 +1,12 @@
 """The program, run for real in a process of its own."""
 
+import contextlib
 import json
 import os
 import re
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -402,6 +404,76 @@ class TestCompare:
         assert {row.count("convolution") for row in kinds} >= {0, 1, 2}
         assert {row.count("pooling") for row in kinds} >= {0, 1, 2}
 
+    NAMES = ("10N", "2C5-MP4-10N", "2C5-MP3-10N")
+
+    def test_it_goes_on_where_it_was_interrupted(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        command = ["compare", *self.NAMES, "--data", str(DIGITS), "--epochs", "1"]
+        original, trained = run.try_configuration, []
+
+        def interrupt(model, job):
+            if model.architecture == self.NAMES[2]:
+                raise KeyboardInterrupt
+            return original(model, job)
+
+        monkeypatch.setattr(run, "try_configuration", interrupt)
+        assert run.main(command) == run.INTERRUPTED
+        assert "The same command goes on" in capsys.readouterr().out
+        path = tmp_path / "results" / "comparison.json"
+        before = json.loads(path.read_text())["configurations"]
+        assert [row["architecture"] for row in before] == [*self.NAMES[:2]]
+
+        def note(model, job):
+            trained.append(model.architecture)
+            return original(model, job)
+
+        monkeypatch.setattr(run, "try_configuration", note)
+        assert run.main(command) == 0
+        assert trained == [self.NAMES[2]]
+        after = json.loads(path.read_text())["configurations"]
+        assert after[:2] == before
+        assert after[2]["architecture"] == self.NAMES[2]
+        assert run.main([*command, "--seed", "1"]) == 0
+        assert trained[1:] == [*self.NAMES]  # Other settings have other results.
+
+    @pytest.mark.parametrize("error", [MemoryError("too much"), OSError("no disk")])
+    def test_an_error_loses_no_finished_configuration(
+        self, tmp_path, monkeypatch, error
+    ):
+        monkeypatch.chdir(tmp_path)
+        original = run.try_configuration
+
+        def fail(model, job):
+            if model.architecture == self.NAMES[1]:
+                raise error
+            return original(model, job)
+
+        monkeypatch.setattr(run, "try_configuration", fail)
+        with contextlib.suppress(MemoryError):
+            run.main(["compare", *self.NAMES, "--data", str(DIGITS), "--epochs", "1"])
+        text = (tmp_path / "results" / "comparison.json").read_text()
+        assert [row["architecture"] for row in json.loads(text)["configurations"]] == [
+            self.NAMES[0]
+        ]
+
+    def test_all_configurations_are_checked_before_the_first(self, program, tmp_path):
+        done = program("compare", "10N", "8C99-10N", "--data", DIGITS)
+        assert done.returncode == 2
+        assert "got '8C99' at position 1" in done.stderr
+        assert not (tmp_path / "results").exists()
+
+    @pytest.mark.parametrize(
+        "text", ["", "{", "[]", '{"configurations": [{}]}', "null"]
+    )
+    def test_a_damaged_result_is_replaced(self, tmp_path, monkeypatch, text):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "results").mkdir()
+        path = tmp_path / "results" / "comparison.json"
+        path.write_text(text)
+        command = ["compare", "10N", "--data", str(DIGITS), "--epochs", "1"]
+        assert run.main(command) == 0
+        assert len(json.loads(path.read_text())["configurations"]) == 1
+
 
 class TestPredict:
     @pytest.fixture
@@ -458,7 +530,7 @@ class TestPredict:
         names = name_digits(model.predict_proba(digits.test_images[chosen]))
         lines = done.stdout.splitlines()
         assert [line.split()[1] for line in lines[2:8]] == 2 * names
-        figures = ["seen/read-row.png.png", "seen/read-row.png-2.png"]
+        figures = ["seen/read-row.png", "seen/read-row-2.png"]
         text = f"{' '.join(names)}, found as"
         assert lines[-2] == f"row.png: {text} {figures[0]} shows"
         assert lines[-1] == f"other/row.png: {text} {figures[1]} shows"
@@ -492,7 +564,7 @@ class TestPredict:
         assert "Traceback" not in done.stderr
         rows = done.stdout.splitlines()
         assert rows[2].split()[:2] == ["zero.png", "0"]
-        assert rows[3:] == ["", "zero.png: 0, found as results/read-zero.png.png shows"]
+        assert rows[3:] == ["", "zero.png: 0, found as results/read-zero.png shows"]
 
     def test_a_file_that_is_no_model_is_an_error(self, program, tmp_path):
         (tmp_path / "other.npz").write_text("no model")
@@ -524,6 +596,101 @@ class TestOnMnist:
         metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
         assert len(metrics["history"]["loss"]) == 1
         assert metrics["test_accuracy"] > 0.985
+
+
+class TestWords:
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["fast"], "did you mean: python run.py --recipe fast"),
+            (["reproduc", "fast"], "did you mean: python run.py reproduce"),
+            (["comparE"], "did you mean: python run.py compare"),
+            (
+                ["--epochs", "9" * 400],
+                "argument --epochs: must be below 10^12; got 400",
+            ),
+            (["--seed", "9" * 30], "argument --seed: must be below 10^12; got 30"),
+            (["--limit", "9" * 5000], "argument --limit: must be below 10^12"),
+            (["--epochs", "9" * 11], "epochs must be at most 1000000000; got 99"),
+            (["--architecture", "8c5-mp2-10n"], "on a map of 28x28x1: write capitals"),
+            (["compare", "8c5-10N"], "on a map of 28x28x1: write capitals"),
+        ],
+    )
+    def test_what_was_meant_is_said(
+        self, tmp_path, monkeypatch, capsys, arguments, said
+    ):
+        monkeypatch.chdir(tmp_path)
+        with contextlib.suppress(SystemExit):
+            assert run.main([*arguments, "--data", str(DIGITS)]) == 2
+        assert said in capsys.readouterr().err
+        assert not list(tmp_path.iterdir())
+
+    def test_a_file_is_no_folder_for_results(self, tmp_path, capsys):
+        path = tmp_path / "README.md"
+        path.write_text("mine")
+        command = ["--data", str(DIGITS), "--epochs", "1", "--output", str(path)]
+        assert run.main(command) == 2
+        said = f"--output must be a folder; got {path}, which is a file"
+        assert said in capsys.readouterr().err
+        assert path.read_text() == "mine"
+
+    def test_data_are_no_model(self, capsys):
+        assert run.main(["predict", "x.png", "--model", str(DIGITS)]) == 2
+        required = "--model must be a model that this program has trained"
+        assert f"{required}; got another file" in capsys.readouterr().err
+
+    def test_a_value_that_is_the_same_everywhere_is_said_once(self, capsys):
+        with pytest.raises(SystemExit):
+            run.main(["--help"])
+        said = " ".join(capsys.readouterr().out.split())
+        assert "seed of all random numbers (default: 0)" in said
+        assert "source: 0, best: 0)" not in said
+
+    def test_figures_are_drawn_whatever_backend_the_environment_names(
+        self, program, tmp_path
+    ):
+        backend = "module://no_such_module.backend"
+        done = program("--data", DIGITS, "--epochs", "1", MPLBACKEND=backend)
+        assert done.returncode == 0, done.stderr
+        assert_pictures(tmp_path / "results", ["training.png", "kernels.png"])
+
+
+class TestFindPictures:
+    @pytest.fixture
+    def folder(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        for name in (
+            "b.png",
+            "a.JPG",
+            "c.txt",
+            "in/d.webp",
+            "in/deep/e.png",
+            "[1].png",
+        ):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(b"")
+        return tmp_path
+
+    @pytest.mark.parametrize(
+        ("given", "found"),
+        [
+            (["b.png", "nowhere.png"], ["b.png", "nowhere.png"]),
+            (["."], ["[1].png", "a.JPG", "b.png"]),
+            (["in"], ["in/d.webp"]),
+            (["*.png"], ["[1].png", "b.png"]),
+            (["in/**/*.png", "a.*"], ["in/deep/e.png", "a.JPG"]),
+            (["[1].png"], ["[1].png"]),
+            (["c.txt"], ["c.txt"]),
+        ],
+    )
+    def test_folders_and_wildcards_are_expanded(self, folder, given, found):
+        assert [Path(name).as_posix() for name in run.find_pictures(given)] == found
+
+    @pytest.mark.parametrize("given", [["*.bmp"], ["empty"]])
+    def test_none_is_an_error(self, folder, given):
+        (folder / "empty").mkdir()
+        with pytest.raises(ValueError, match="FILE must name pictures; got none in"):
+            run.find_pictures(given)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -116,30 +117,71 @@ class TestResume:
         assert names(folder) == RESULTS | {"interrupted", "interrupted-2"}
 
     @pytest.mark.parametrize(
-        ("arguments", "checkpoint", "got"),
+        ("checkpoint", "got"),
         [
-            (None, b"", "no checkpoint.json: begin one, or name --output"),
-            ("{}", None, "no checkpoint.npz: begin one, or name --output"),
-            ("{", b"", "a damaged one: Expecting"),
-            ("{}", b"half", "a damaged one: path must be a model file"),
+            (None, "no checkpoint.npz: begin one, or name --output"),
+            (b"", "a damaged one: path must be a model file"),
+            (b"half", "a damaged one: path must be a model file"),
         ],
     )
     def test_without_a_whole_checkpoint_it_says_so(
-        self, tmp_path, capsys, arguments, checkpoint, got
+        self, tmp_path, capsys, checkpoint, got
     ):
-        if arguments is not None:
-            (tmp_path / "checkpoint.json").write_text(arguments)
         if checkpoint is not None:
             (tmp_path / "checkpoint.npz").write_bytes(checkpoint)
         assert run.main(["--resume", "--output", str(tmp_path)]) == 2
         required = f"--resume must find an interrupted run in {tmp_path}{os.sep}"
         assert f"{required}; got {got}" in capsys.readouterr().err
 
-    def test_arguments_that_are_not_its_own_are_refused(self, tmp_path, capsys):
-        HandwrittenNumberClassification("10N").save(tmp_path / "checkpoint.npz")
-        (tmp_path / "checkpoint.json").write_text('{"recipe": "fast"}')
+    METADATA: ClassVar = {
+        "recipe": "fast",
+        "data": str(DIGITS),
+        "limit": None,
+        "held_out": 250,
+        "checksum": 0,
+        "images": 1250,
+    }
+
+    @pytest.mark.parametrize(
+        "metadata",
+        [
+            {},
+            {"recipe": "fast"},
+            METADATA | {"recipe": 3},
+            METADATA | {"data": ["x"]},
+            METADATA | {"limit": "many"},
+            METADATA | {"limit": 10.5},
+            METADATA | {"held_out": None},
+            METADATA | {"checksum": True},
+            METADATA | {"more": 1},
+        ],
+    )
+    def test_metadata_of_another_kind_are_refused(self, tmp_path, capsys, metadata):
+        model = HandwrittenNumberClassification("10N")
+        model.metadata = metadata
+        model.save(tmp_path / "checkpoint.npz")
         assert run.main(["--resume", "--output", str(tmp_path)]) == 2
-        assert "got a checkpoint.json that does not say" in capsys.readouterr().err
+        assert "got one that does not say ['recipe', " in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("change", "got"),
+        [
+            ({}, "got others: embedded digits"),
+            ({"checksum": "right", "held_out": 251}, "got 1,249 images to train on"),
+            ({"checksum": "right", "limit": 100}, "got 100 images to train on"),
+            ({"checksum": "right", "held_out": -1}, "--held-out must be at least 0"),
+        ],
+    )
+    def test_a_checkpoint_of_other_data_is_refused(self, tmp_path, capsys, change, got):
+        if change.get("checksum") == "right":
+            change = change | {"checksum": run.checksum(read_data(DIGITS))}
+        model = HandwrittenNumberClassification("10N")
+        model.metadata = self.METADATA | change
+        model.save(tmp_path / "checkpoint.npz")
+        before = (tmp_path / "checkpoint.npz").read_bytes()
+        assert run.main(["--resume", "--output", str(tmp_path)]) == 2
+        assert got in capsys.readouterr().err
+        assert (tmp_path / "checkpoint.npz").read_bytes() == before
 
     @pytest.mark.parametrize(
         ("others", "got"),
@@ -155,3 +197,50 @@ class TestResume:
         assert run.main(["--resume", "--output", "nowhere", *others]) == 2
         required = "--resume must stand alone or beside --output"
         assert f"{required}; got {got}\n" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
+class TestOneFolderOneRun:
+    FLAGS = ("--recipe", "source", "--data", str(DIGITS), "--epochs", "400")
+
+    @pytest.fixture
+    def running(self, environment, tmp_path):
+        """Start a run in results/, and yield it once it trains."""
+        with start_program(environment, tmp_path, *self.FLAGS) as process:
+            for line in process.stdout:
+                if line.startswith("epoch"):
+                    break
+            yield process
+            process.kill()
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            ("--data", str(DIGITS), "--epochs", "1"),
+            ("--resume",),
+            ("compare", "10N", "--data", str(DIGITS), "--epochs", "1"),
+            ("reproduce", "fast", "--data", str(DIGITS), "--seeds", "1"),
+        ],
+    )
+    def test_a_second_run_is_refused_in_words(
+        self, running, program, tmp_path, command
+    ):
+        before = names(tmp_path / "results")
+        done = program(*command)
+        assert done.returncode == 2
+        required = "--output must be a folder that no other run is using; got results"
+        assert f"run.py: error: {required}{os.sep}\n" in done.stderr
+        assert names(tmp_path / "results") == before
+        assert running.poll() is None
+
+    def test_another_folder_is_free(self, running, program, tmp_path):
+        done = program("--data", str(DIGITS), "--epochs", "1", "--output", "other")
+        assert done.returncode == 0, done.stderr
+        assert names(tmp_path / "other") == RESULTS
+
+    def test_a_killed_run_leaves_no_lock_behind(self, running, program, tmp_path):
+        running.kill()
+        running.wait()
+        done = program("--data", str(DIGITS), "--epochs", "1")
+        assert done.returncode == 0, done.stderr
+        assert names(tmp_path / "results") == RESULTS | {"interrupted"}

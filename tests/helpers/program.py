@@ -9,7 +9,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 FIGURES = {"training.png", "kernels.png", "confusion.png", "mistakes.png"}
 RESULTS = {"model.npz", "metrics.json"} | FIGURES
-UNFINISHED = {"checkpoint.npz", "checkpoint.json"}
+UNFINISHED = {"checkpoint.npz"}
 # Libraries may call what other libraries deprecate.
 STRICT = ("-W", "error", "-W", "ignore::DeprecationWarning")
 
