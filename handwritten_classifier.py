@@ -101,8 +101,8 @@ class HandwrittenNumberClassification:
         what it is: a convolution whose kernel covers the whole map.
     input_shape : (int, int, int), default (28, 28, 1)
         Height, width (pixels) and channels of one image.
-    epochs, batch_size : int, default 1 and 32
-        Passes over the training images in one call of `fit`; images in one step.
+    epochs, batch_size, verbose : int, default 1, 32 and 1
+        Passes over the images in one `fit`; images in one step; 0 makes `fit` silent.
     lr : float, default 0.01
         Learning rate, above 0; the peak of the cycle with ``schedule="one-cycle"``.
     momentum : float, default 0.0
