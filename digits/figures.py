@@ -193,7 +193,8 @@ def _mark_epochs(panel: Axes, ends: np.ndarray) -> None:
         panel.axvline(end, color="0.85", lw=0.8, zorder=0)
     if len(ends):
         above = panel.secondary_xaxis("top")
-        above.set_xticks(marked, range(every, len(ends) + 1, every))
+        numbers = range(every, len(ends) + 1, every)
+        above.set_xticks(marked, [str(number) for number in numbers])
         above.set_xlabel("epoch")
 
 

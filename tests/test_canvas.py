@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 from conftest import ROOT
+from helpers.program import STRICT
 
 from digits.canvas import lay_out_maps, lay_out_tiles, open_figure
 
@@ -38,7 +39,7 @@ def draw(tmp_path):
         kept = {name: os.environ[name] for name in os.environ if name != "DISPLAY"}
         variables = {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
         done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", code],
+            [sys.executable, *STRICT, "-c", code],
             env=kept | variables | {"MPLBACKEND": backend},
             cwd=tmp_path,
             capture_output=True,
