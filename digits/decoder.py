@@ -29,9 +29,13 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import mmap
+
     import numpy as np
     from PIL import Image
     from PIL.ImageFile import ImageFile
+
+    Buffer = bytes | bytearray | mmap.mmap
 
 SECONDS = 1.0  # to decode a picture, from when the file has arrived in the process
 MEGABYTES = 200  # that a picture may take there, where the system can limit memory
@@ -59,12 +63,12 @@ _MODES = {  # of Pillow: the type of a level, and the channels
 # ---------------------------------------------------------------------- This process
 
 
-def decode_picture(content: bytes) -> np.ndarray:
+def decode_picture(content: Buffer) -> np.ndarray:
     """Decode a picture file in the second process.
 
     Parameters
     ----------
-    content : bytes
+    content : bytes, or another buffer of them
         Of a file in one of the `FORMATS`.
 
     Returns
@@ -89,6 +93,14 @@ def decode_picture(content: bytes) -> np.ndarray:
         raise ValueError(f"{REQUIRED_PICTURE}; got: {report['error']}")
     levels = np.frombuffer(pixels, report["type"]).reshape(report["shape"])
     return levels if levels.dtype == np.uint8 else _scale_levels(levels)
+
+
+def stop_decoding() -> None:
+    """End the second process at once; what another thread decodes is refused.
+
+    The next picture starts it again.
+    """
+    _DECODER.close()
 
 
 def _scale_levels(levels: np.ndarray) -> np.ndarray:
@@ -118,7 +130,7 @@ class Decoder:
         self._process: subprocess.Popen | None = None
         self._is_ready = False
 
-    def ask(self, content: bytes) -> tuple[dict[str, Any], bytearray]:
+    def ask(self, content: Buffer) -> tuple[dict[str, Any], bytearray]:
         """Return what the second process reports of a file, and the pixels.
 
         The report has ``error`` if the file cannot be read, ``limit`` if it exceeds a
@@ -186,7 +198,7 @@ class Decoder:
 
 
 def _exchange(
-    process: subprocess.Popen, content: bytes
+    process: subprocess.Popen, content: Buffer
 ) -> tuple[dict[str, Any], bytearray]:
     """Send a file, and return the answer; past the limit of time there is none."""
     answer = {"limit": "ends the decoder"}, bytearray()
@@ -217,7 +229,7 @@ def _killed_after(process: subprocess.Popen, seconds: float) -> Iterator[None]:
         timer.join()
 
 
-def _send(stream: IO[bytes], content: bytes) -> None:
+def _send(stream: IO[bytes], content: Buffer) -> None:
     """Write the size of some content, and the content."""
     for part in (len(content).to_bytes(_SIZE, "big"), content):
         view = memoryview(part)
@@ -241,7 +253,7 @@ def _receive(stream: IO[bytes]) -> bytearray:
 
 
 _DECODER = Decoder()
-atexit.register(_DECODER.close)
+atexit.register(stop_decoding)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_DECODER.forget)
 
@@ -302,7 +314,7 @@ def _ended_after(seconds: float) -> Iterator[None]:
     signal.alarm(0)
 
 
-def _try_to_decode(content: bytes) -> tuple[dict[str, Any], bytes]:
+def _try_to_decode(content: Buffer) -> tuple[dict[str, Any], bytes]:
     """Return the report of a file, and the pixels, as `Decoder.ask` does."""
     from PIL import Image, UnidentifiedImageError
 

@@ -2,7 +2,8 @@
 // The server does all of the mathematics; its answers hold texts, numbers and pictures.
 "use strict";
 
-const paper = document.getElementById("paper"), pen = paper.getContext("2d");
+const paper = document.getElementById("paper");
+const pen = paper.getContext("2d", {willReadFrequently: true});  // At every stroke.
 const answer = document.getElementById("answer"), bars = document.getElementById("bars");
 const boxes = document.getElementById("boxes"), digits = document.getElementById("digits");
 const steps = document.getElementById("steps"), found = document.getElementById("found");
@@ -39,10 +40,15 @@ function frame() {
   return [(paper.width - size[0]) / 2, (paper.height - size[1]) / 2, ...size];
 }
 
-// The paper as a PNG file. toBlob would return it later, when the browser is idle.
-function pictureOfPaper() {
-  const [, base64] = paper.toDataURL("image/png").split(",");
-  return Uint8Array.from(atob(base64), (byte) => byte.charCodeAt(0));
+// The grey levels of the paper, a byte per pixel. Photographs on it may have colours.
+function levelsOfPaper() {
+  const {data} = pen.getImageData(0, 0, paper.width, paper.height);
+  const levels = new Uint8Array(data.length / 4);
+  for (let pixel = 0; pixel < levels.length; pixel++) {
+    const at = 4 * pixel;
+    levels[pixel] = 0.299 * data[at] + 0.587 * data[at + 1] + 0.114 * data[at + 2] + 0.5;
+  }
+  return levels;
 }
 
 // A stroke on a photograph ends its use as a file: from now on the paper is read.
@@ -81,8 +87,9 @@ async function read() {
   busy++;
   stale = false;
   const failed = {message: "no answer: is the program still running?"};
-  const query = "read?digit=" + chosen + (photograph ? "&stages" : "");
-  const request = {method: "POST", body: photograph || pictureOfPaper()};
+  const size = `&width=${paper.width}&height=${paper.height}`;
+  const query = "read?digit=" + chosen + (photograph ? "&stages" : size);
+  const request = {method: "POST", body: photograph || levelsOfPaper()};
   const result = await fetch(query, request)
     .then((response) => response.json()).catch(() => failed);
   busy--;

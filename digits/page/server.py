@@ -1,36 +1,40 @@
 """Server of the page: reads drawings with one model, on the loopback address only.
 
-`DrawingServer` accepts connections and limits them, `DrawingHandler` answers requests,
-`read_drawing` reads a picture, and `as_data_url` turns maps into pictures for the page.
-Routes: ``GET /``, ``/page.js``, ``/style.css``, ``/example``; ``POST /read``.
+`DrawingServer` answers requests, `Connection` limits the time that one takes, `Uploads`
+the memory of all, and `Turns` the pictures that are decoded at once. `read_drawing`
+reads a picture, and `as_data_url` turns maps into pictures for the page.
+Routes: ``GET /``, ``/page.js``, ``/style.css``, ``/example``; ``POST /read``, with a
+picture file, or with ``width`` and ``height`` for grey levels, one byte per pixel.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
+import itertools
 import json
+import mmap
+import os
 import re
 import socket
-import sys
 import threading
-import time
 import webbrowser
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from aiohttp import web
 
+from digits.decoder import FINEST_PICTURE, decode_picture, stop_decoding
 from digits.figures import SIGNED, UNSIGNED, lay_out_maps
-from digits.pictures import find_digits, name_digits, read_image
-from handwritten_classifier import (
-    HandwrittenNumberClassification,
-    holding_back_interrupts,
-)
+from digits.pictures import find_digits, name_digits
+from handwritten_classifier import HandwrittenNumberClassification
 
 FOLDER = Path(__file__).parent
 FILES = {  # of the page: path in the address, file, media type
@@ -38,206 +42,359 @@ FILES = {  # of the page: path in the address, file, media type
     "/page.js": ("page.js", "text/javascript"),
     "/style.css": ("style.css", "text/css"),
 }
-LARGEST_PICTURE = 20_000_000  # bytes; a drawing has about 5,000, a photograph more
-MOST_AT_ONCE = 32  # connections that are answered; others wait until one is closed
+LARGEST_PICTURE = 20_000_000  # bytes; a photograph has some millions
+MOST_HELD = 64_000_000  # bytes of all pictures that arrive, or wait to be read
+MOST_CONNECTIONS = 200  # at once; beyond, the one that waited longest is closed
 PATIENCE = 10  # seconds for a request to arrive completely, and for its answer to leave
+LONGEST_READING = 60  # seconds from a request to its answer
+LAST_ANSWERS = 0.4  # seconds that the end of the server waits for answers in progress
 # The page loads nothing from elsewhere, and no other page can embed it.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; frame-ancestors 'none'"
 )
+HEADERS = {  # of every answer
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": POLICY,
+}
+READING = re.compile(  # what is asked of a picture
+    "(digit=(?P<digit>[0-9]{1,4}))?(?P<stages>&stages)?"
+    "(&width=(?P<width>[1-9][0-9]{0,3})&height=(?P<height>[1-9][0-9]{0,3}))?"
+)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-# ---------------------------------------------------------------------- Connections
+# ---------------------------------------------------------------------- Requests
 
 
-class DrawingServer(ThreadingHTTPServer):
-    """Reads drawings with one model, for its own pages on the loopback address.
+def listen(port: int) -> socket.socket:
+    """Return a socket that listens on the loopback address.
 
     Parameters
     ----------
     port : int
-        0 for any free port.
+        0 for any that is free.
+
+    Raises
+    ------
+    ValueError
+        If there is no such port, or it is in use.
+    """
+    if not 0 <= port <= 65535:
+        raise ValueError(f"--port must be in 0..65535; got {port}")
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except OSError as error:
+        got = f"got {port} ({os.strerror(error.errno)})"
+        remedy = "name another, or 0 for any that is free"
+        raise ValueError(f"--port must be free; {got}: {remedy}") from None
+
+
+class Refusal(Exception):
+    """A request that is answered by a status and a reason."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status, self.reason = status, reason
+
+
+class DrawingServer:
+    """Reads drawings with one model, for its own pages on the loopback address.
+
+    Parameters
+    ----------
     model : HandwrittenNumberClassification
     examples : uint8 array of shape (n, H, W)
         Images that the page can show.
     """
 
-    daemon_threads = False  # At the end, requests in progress are still answered.
-    request_queue_size = 128  # connections that may wait
-
     def __init__(
-        self, port: int, model: HandwrittenNumberClassification, examples: np.ndarray
+        self, model: HandwrittenNumberClassification, examples: np.ndarray
     ) -> None:
-        # When each open connection arrived, in seconds.
-        self.arrivals: dict[socket.socket, float] = {}
-        # One thread reads all drawings, so that memory is bounded by that of one.
-        self.reader = ThreadPoolExecutor(1)
-        super().__init__(("127.0.0.1", port), DrawingHandler)
         self.model, self.examples = model, examples
         self.files = {
             path: ((FOLDER / name).read_bytes(), f"{kind}; charset=utf-8")
             for path, (name, kind) in FILES.items()
         }
-        self.read_in_turn(
-            as_png(examples[0])
-        )  # Imports everything the first one needs.
-        self.hosts = {
-            f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost")
-        }
+        self.hosts: set[str] = set()
+        self.arriving: dict[Connection, None] = {}  # The first one waited longest.
+        self.uploads, self.turns = Uploads(), Turns()
+        # One thread reads all pictures, so that memory is bounded by that of one.
+        self.reader, self.decoder = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        # Import and start what the first picture needs.
+        image = self.decoder.submit(decode_picture, as_png(255 - examples[0])).result()
+        self.reader.submit(self.read_drawing, image).result()
 
-    def read_drawing(self, *arguments: Any) -> dict[str, Any]:
-        """Return what the model makes of a picture, as `read_drawing` does."""
-        return read_drawing(self.model, *arguments)
+    def read_drawing(self, *arguments: Any) -> bytes:
+        """Return what the model makes of a picture, as JSON."""
+        return json.dumps(read_drawing(self.model, *arguments)).encode()
 
-    def read_in_turn(self, *arguments: Any) -> dict[str, Any]:
-        """Return the same, once the drawings that came before are read."""
-        return self.reader.submit(self.read_drawing, *arguments).result()
+    def run(self, listener: socket.socket, address: str | None = None) -> None:
+        """Serve until Ctrl-C, which raises KeyboardInterrupt; as `serve` does."""
+        asyncio.run(self.serve(listener, address))
 
-    def serve_until_interrupted(self, address: str | None = None) -> None:
-        """Serve in a second thread until Ctrl-C, which never interrupts an answer.
+    async def serve(self, listener: socket.socket, address: str | None = None) -> None:
+        """Serve until cancelled.
 
         Meanwhile `address` is opened in a browser, which may run in the terminal.
         """
-        thread = threading.Thread(target=self.serve_forever)
-        try:
-            with holding_back_interrupts():
-                thread.start()
-            if address:
-                webbrowser.open(address)
-            while thread.is_alive():
-                thread.join(0.5)  # On Windows, Ctrl-C arrives only between two of them.
-        finally:
-            with holding_back_interrupts():
-                self.stop_listening(time.monotonic())  # Makes room if it is full.
-                if thread.is_alive():  # If not, shutdown would wait forever.
-                    self.shutdown()
-
-    def process_request(self, request: socket.socket, client_address: Any) -> None:
-        """Answer in a new thread once fewer than MOST_AT_ONCE connections are open."""
-        while len(self.arrivals) >= MOST_AT_ONCE:
-            self.service_actions()
-            time.sleep(0.01)
-        self.arrivals[request] = time.monotonic()
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: socket.socket) -> None:
-        """Close a connection, which makes room for another."""
-        super().shutdown_request(request)
-        self.arrivals.pop(request, None)
-
-    def service_actions(self) -> None:
-        """Stop listening to slow clients; the server calls this regularly.
-
-        The handler's timeout applies to each read. Without this limit, a client that
-        sends a byte now and then would hold a thread forever.
-        """
-        self.stop_listening(time.monotonic() - PATIENCE)
-
-    def server_close(self) -> None:
-        """Stop listening to all clients, and wait for the answers in progress."""
-        self.stop_listening(time.monotonic())
-        super().server_close()
-        self.reader.shutdown()
-
-    def stop_listening(self, latest: float) -> None:
-        """Close the receiving side of connections that arrived by `latest`.
-
-        Answers can still be sent.
-        """
-        for connection, arrival in self.arrivals.copy().items():
-            if arrival <= latest:
-                with suppress(OSError):  # It may be closed by now.
-                    connection.shutdown(socket.SHUT_RD)
-
-    def handle_error(self, request: socket.socket, client_address: Any) -> None:
-        """Print an error, unless the client has disconnected or timed out."""
-        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
-            super().handle_error(request, client_address)
-
-
-# ---------------------------------------------------------------------- Requests
-
-
-class DrawingHandler(BaseHTTPRequestHandler):
-    """Answers the page's requests, and refuses all others with a message."""
-
-    server: DrawingServer
-    timeout = PATIENCE  # of each read, and of sending an answer
-
-    def do_GET(self) -> None:
-        """Send a file of the page, or one of the examples."""
-        if self.is_foreign():
-            return
-        path = self.path.partition("?")[0]
-        if path in self.server.files:
-            content, kind = self.server.files[path]
-            self.reply(200, kind, content)
-        elif path == "/example":
-            chosen = np.random.default_rng().integers(len(self.server.examples))
-            # Dark on white like a drawing, and as large as the page's paper.
-            image = 255 - self.server.examples[chosen].repeat(10, 0).repeat(10, 1)
-            self.reply(200, "image/png", as_png(image))
-        else:
-            self.refuse(404, "there is no such page")
-
-    def do_POST(self) -> None:
-        """Read the picture in the request."""
-        if self.is_foreign():
-            return
-        length = self.headers.get("Content-Length", "")
-        path, _, query = self.path.partition("?")
-        asked = re.fullmatch("(digit=([0-9]{1,4}))?(&stages)?", query)
-        if path != "/read" or not asked:
-            self.refuse(404, "there is no such page")
-        elif not re.fullmatch("[0-9]{1,12}", length):
-            self.refuse(411, "Content-Length must be the size of the picture")
-        elif int(length) > LARGEST_PICTURE:
-            self.refuse(413, f"a picture must have at most {LARGEST_PICTURE:,} bytes")
-        else:
-            self.answer_reading(int(length), int(asked[2] or 0), bool(asked[3]))
-
-    def answer_reading(self, length: int, chosen: int, with_stages: bool) -> None:
-        """Receive a picture of so many bytes, and send what the model makes of it."""
-        try:
-            picture = self.rfile.read(length)
-            if len(picture) < length:
-                raise ValueError("the picture is incomplete")
-            result = self.server.read_in_turn(picture, chosen, with_stages)
-        except (OSError, ValueError):
-            self.refuse(400, "this is not a picture that can be read")
-        else:
-            self.reply(200, "application/json", json.dumps(result).encode())
-
-    def is_foreign(self) -> bool:
-        """Refuse a request that another site's page may have sent, and return True."""
-        hosts, origin = self.server.hosts, self.headers.get("Origin")
-        foreign = self.headers.get("Host") not in hosts or (
-            origin is not None and origin not in {f"http://{host}" for host in hosts}
+        port, loop = listener.getsockname()[1], asyncio.get_running_loop()
+        self.hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
+        runner = web.AppRunner(
+            self.route(), handler_cancellation=True, shutdown_timeout=LAST_ANSWERS
         )
-        if foreign:
-            self.refuse(403, "only this server's own pages are answered")
-        return foreign
+        await runner.setup()
+        accepting = await loop.create_server(
+            lambda: Connection(self, runner.server, loop), sock=listener, backlog=128
+        )
+        if address:
+            browser = threading.Thread(target=webbrowser.open, args=(address,))
+            browser.daemon = True
+            browser.start()
+        try:
+            await loop.create_future()  # Forever.
+        finally:
+            accepting.close()
+            stop_decoding()
+            await runner.cleanup()
+            for threads in (self.decoder, self.reader):
+                threads.shutdown(wait=False, cancel_futures=True)
 
-    def refuse(self, status: int, reason: str) -> None:
-        """Send an error message, and close the connection."""
-        content = json.dumps({"message": reason}).encode()
-        self.close_connection = True
-        self.reply(status, "application/json", content)
+    def route(self) -> web.Application:
+        """Return which requests are answered by what."""
+        application = web.Application(middlewares=[self.guard])
+        for path in FILES:
+            application.router.add_get(path, self.send_file)
+        application.router.add_get("/example", self.send_example)
+        application.router.add_post("/read", self.read)
+        return application
 
-    def reply(self, status: int, kind: str, content: bytes) -> None:
-        """Send an answer that is not cached and loads nothing from elsewhere."""
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("Cache-Control", "no-store")
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.send_header("Content-Security-Policy", POLICY)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
+    @web.middleware
+    async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Answer the requests of this server's own pages, and refuse all others."""
+        request.protocol.allow(LONGEST_READING)
+        origin = request.headers.get("Origin")
+        own = {None, *(f"http://{host}" for host in self.hosts)}
+        try:
+            if request.headers.get("Host") not in self.hosts or origin not in own:
+                raise Refusal(403, "only this server's own pages are answered")
+            return await handler(request)
+        except Refusal as refusal:
+            return refuse(refusal.status, str(refusal))
+        except web.HTTPException:  # No handler has this path and method.
+            return refuse(404, "there is no such page")
+        finally:
+            request.protocol.allow(PATIENCE)
 
-    def log_message(self, *_: Any) -> None:
-        """Print nothing: the terminal is for the user."""
+    async def send_file(self, request: web.Request) -> web.Response:
+        """Send a file of the page."""
+        content, kind = self.files[request.path]
+        return reply(200, kind, content)
+
+    async def send_example(self, _: web.Request) -> web.Response:
+        """Send one of the examples, dark on white and as large as the page's paper."""
+        chosen = np.random.default_rng().integers(len(self.examples))
+        image = 255 - self.examples[chosen].repeat(10, 0).repeat(10, 1)
+        return reply(200, "image/png", as_png(image))
+
+    async def read(self, request: web.Request) -> web.Response:
+        """Read the picture in a request."""
+        asked = READING.fullmatch(request.query_string)
+        if not asked:
+            raise Refusal(404, "there is no such page")
+        if request.content_length is None:
+            raise Refusal(411, "Content-Length must be the size of the picture")
+        if request.content_length > LARGEST_PICTURE:
+            most = f"{LARGEST_PICTURE:,} bytes"
+            raise Refusal(413, f"a picture must have at most {most}")
+        if not request.content_length:
+            raise Refusal(400, "this is not a picture that can be read")
+        choice = int(asked["digit"] or 0), bool(asked["stages"])
+        async with self.uploads.receive(request) as content:
+            try:
+                if asked["width"]:
+                    size = int(asked["height"]), int(asked["width"])
+                    result = await self.read_levels(content, size, *choice)
+                else:
+                    result = await self.read_file(content, *choice)
+            except (OSError, ValueError):
+                reason = "this is not a picture that can be read"
+                raise Refusal(400, reason) from None
+        return reply(200, "application/json", result)
+
+    async def read_levels(
+        self, content: mmap.mmap, size: tuple[int, int], *choice: Any
+    ) -> bytes:
+        """Read a picture that is sent as its grey levels, as our page does."""
+        if max(size) > FINEST_PICTURE:
+            raise ValueError(f"size must be at most {FINEST_PICTURE}; got {size}")
+        image = np.frombuffer(content, np.uint8).reshape(size)
+        return await in_thread(self.reader, self.read_drawing, image, *choice)
+
+    async def read_file(self, content: mmap.mmap, *choice: Any) -> bytes:
+        """Read a picture file, once its turn has come."""
+        async with self.turns.take(len(content)):
+            image = await in_thread(self.decoder, decode_picture, content)
+            return await in_thread(self.reader, self.read_drawing, image, *choice)
+
+
+async def in_thread(threads: ThreadPoolExecutor, work: Callable, *arguments) -> Any:
+    """Return what some work returns, done by one of several threads."""
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(threads, work, *arguments)
+
+
+def refuse(status: int, reason: str) -> web.Response:
+    """Return an error message."""
+    content = json.dumps({"message": reason}).encode()
+    return reply(status, "application/json", content)
+
+
+def reply(status: int, kind: str, content: bytes) -> web.Response:
+    """Return an answer, after which the connection is closed."""
+    headers = HEADERS | {"Content-Type": kind}
+    response = web.Response(status=status, headers=headers, body=content)
+    response.force_close()
+    return response
+
+
+# ---------------------------------------------------------------------- Limits
+
+
+class Connection(web.RequestHandler):
+    """A connection, with one request; each of its parts must take place in time.
+
+    aiohttp answers the request. It has no limit of its own on how long headers take to
+    arrive, and answers to leave.
+    """
+
+    def __init__(
+        self,
+        server: DrawingServer,
+        manager: web.Server,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        # Compressed requests stay so: a small one may unpack to gigabytes.
+        options = {"auto_decompress": False, "lingering_time": PATIENCE}
+        super().__init__(manager, loop=loop, access_log=None, **options)
+        self.server, self.manager, self.loop = server, manager, loop
+        self.end: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Wait for a request; if there are too many connections, end the oldest."""
+        super().connection_made(transport)
+        self.allow(PATIENCE)
+        arriving = self.server.arriving
+        arriving[self] = None
+        if len(self.manager.connections) > MOST_CONNECTIONS:
+            oldest = next(iter(arriving))
+            oldest.allow(0)
+
+    def allow(self, seconds: float) -> None:
+        """End the connection if its present part takes longer than that."""
+        self.server.arriving.pop(self, None)
+        if self.end:
+            self.end.cancel()
+        if self.transport:
+            self.end = self.loop.call_later(seconds, self.transport.abort)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Leave nothing behind."""
+        self.server.arriving.pop(self, None)
+        self.end.cancel()
+        super().connection_lost(exc)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.Response:
+        """Refuse a request that cannot be read; print an error of our own."""
+        if status < 500:
+            return refuse(status, "this is not a request that can be read")
+        super().handle_error(request, status, exc, message)
+        return refuse(status, "the program failed: its terminal says why")
+
+
+class Uploads:
+    """The pictures that arrive or wait to be read, of `MOST_HELD` bytes in all.
+
+    If they have more, the largest that is incomplete is refused. Memory is counted as
+    it is used: a client that only says how much it will send takes none from others.
+    """
+
+    def __init__(self) -> None:
+        self.sizes: dict[asyncio.Task, int] = {}
+
+    @asynccontextmanager
+    async def receive(self, request: web.Request) -> AsyncIterator[mmap.mmap]:
+        """Yield the picture in a request; it counts until the context is left."""
+        # Unlike the heap, a map returns to the system as soon as it is closed.
+        content = mmap.mmap(-1, request.content_length)
+        upload = asyncio.ensure_future(self.collect(request, content))
+        self.sizes[upload] = 0
+        try:
+            await asyncio.wait({upload}, timeout=PATIENCE)
+            if upload.cancelled():
+                raise Refusal(503, "too many pictures arrive at once")
+            if not upload.done():
+                raise Refusal(408, f"a picture must arrive within {PATIENCE} seconds")
+            upload.result()  # Raises what went wrong, if anything did.
+            yield content
+        finally:
+            upload.cancel()
+            del self.sizes[upload]
+            with suppress(BufferError):  # A thread may still read it.
+                content.close()
+
+    async def collect(self, request: web.Request, content: mmap.mmap) -> None:
+        """Write into a map what a request brings, as a task of its own."""
+        upload = asyncio.current_task()
+        async for part in request.content.iter_any():
+            content.write(part)
+            self.sizes[upload] = content.tell()
+            if sum(self.sizes.values()) > MOST_HELD:
+                unfinished = [task for task in self.sizes if not task.done()]
+                largest = max(unfinished, key=self.sizes.get)
+                largest.cancel()
+                self.sizes[largest] = 0
+
+
+class Turns:
+    """A lock for one at a time. Of those who wait, the one with the least work is next.
+
+    So nobody with a small picture waits for several large ones.
+    """
+
+    def __init__(self) -> None:
+        self.taken = False
+        self.waiting: list[tuple[int, int, asyncio.Future]] = []
+        self.numbers = itertools.count()
+
+    @asynccontextmanager
+    async def take(self, work: int) -> AsyncIterator[None]:
+        """Hold the lock, once it is free."""
+        turn = asyncio.get_running_loop().create_future()
+        heappush(self.waiting, (work, next(self.numbers), turn))
+        self.give()
+        try:
+            await turn
+            yield
+        finally:
+            if turn.done() and not turn.cancelled():  # It was given.
+                self.taken = False
+            turn.cancel()
+            self.give()
+
+    def give(self) -> None:
+        """Give the lock, if it is free, to the next who still waits."""
+        while self.waiting and not self.taken:
+            *_, turn = heappop(self.waiting)
+            if not turn.done():
+                turn.set_result(None)
+                self.taken = True
 
 
 # ---------------------------------------------------------------------- Readings
@@ -245,21 +402,15 @@ class DrawingHandler(BaseHTTPRequestHandler):
 
 def read_drawing(
     model: HandwrittenNumberClassification,
-    picture: bytes,
+    image: np.ndarray,
     chosen: int = 0,
     with_stages: bool = False,
 ) -> dict[str, Any]:
-    """Return what a model makes of a picture file, as the page shows it.
+    """Return what a model makes of a picture, as the page shows it.
 
     The answer has the bounding boxes and readings of all digits, the probabilities and
     steps of the `chosen` one, and on request the stages of `find_digits`.
-
-    Raises
-    ------
-    OSError, ValueError
-        If the file is not a picture.
     """
-    image = read_image(io.BytesIO(picture))
     try:
         found = find_digits(image)
     except ValueError:  # There is no ink.

@@ -63,7 +63,7 @@ def empty_chunks(count=1_000_000):
     return picture[:33] + chunk * count + picture[33:]
 
 
-def empty_comments(count=4_000_000):
+def empty_comments(count=3_900_000):
     """Return a GIF with so many empty comments."""
     picture = small_picture("GIF")
     place = picture.index(b",", 13)  # of the first frame

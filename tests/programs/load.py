@@ -222,7 +222,7 @@ def is_met(address: str, request: Request) -> bool:
     answer = exchange(address, request)
     if request.leaves:
         return True
-    read = answer.startswith(b"HTTP/1.0 200 ")
+    read = answer.startswith(b"HTTP/1.1 200 ")
     if request.expected is None:
         return bool(answer) and not read
     return read and np.allclose(
