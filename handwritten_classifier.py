@@ -1045,13 +1045,12 @@ class HandwrittenNumberClassification:
             any number, `np.memmap` included: only one batch at a time is copied.
         labels : int array of shape (B,)
         epochs, verbose : int, optional; by default the settings of these names
-        validation_data : (images, labels), optional
-            Evaluated after each epoch; nothing is learned from them.
+        validation_data : (images, labels), optional; evaluated after each epoch
         checkpoint : path, optional
             Where the model is saved at the start, after each epoch and every 20 s.
         callback : function, optional
             Called after every step as ``callback(model, step, loss)``, with steps from
-            1 on; the training ends, with a short epoch, where it returns True.
+            1 on. If it returns True, the training ends with a short epoch.
 
         Raises
         ------
@@ -1268,7 +1267,9 @@ class HandwrittenNumberClassification:
             from tqdm import tqdm
 
             return tqdm(disable=True)
-        from tqdm.auto import tqdm
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # A notebook need not have ipywidgets.
+            from tqdm.auto import tqdm
 
         run, layout = self._run, "{desc} {percentage:3.0f}%|{bar}| {remaining} left, "
         options = {"unit": " images", "unit_scale": True, "leave": False}
@@ -1435,8 +1436,7 @@ class HandwrittenNumberClassification:
         if got < needed:
             required = f"be at least {needed:,} numbers for {settings['architecture']}"
             raise _wrong("arrays", required, f"{got:,}")
-        own, all_ = _defaults(cls), _defaults(HandwrittenNumberClassification)
-        fixed = all_.keys() - own.keys()  # by a subclass
+        fixed = _defaults(HandwrittenNumberClassification).keys() - _defaults(cls)
         model = cls(**{name: v for name, v in settings.items() if name not in fixed})
         if training is None:  # A file without a state of training begins one.
             arrays = model._trained_arrays() | arrays

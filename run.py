@@ -342,9 +342,7 @@ def report_training(
     report["test_accuracy"] = float((probabilities.argmax(axis=1) == labels).mean())
     write_json(output / "metrics.json", report)
     test = (images, labels, probabilities)
-    # Of a resumed run, the first steps are not known any longer.
-    whole = steps if steps and steps[0][0] == 1 and report["complete"] else None
-    write_figure(output / "training.png", figures.plot_history(model, whole))
+    write_figure(output / "training.png", figures.plot_history(model, steps))
     write_figure(output / "kernels.png", figures.plot_kernels(model))
     write_figure(output / "confusion.png", figures.plot_confusion(model, *test))
     write_figure(output / "mistakes.png", figures.plot_mistakes(model, *test))
@@ -678,7 +676,6 @@ def add_flags(parser: argparse.ArgumentParser, run: Callable, flags: Iterable) -
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     args = build_parser().parse_args(arguments)
-    draw_to_files()
     try:
         return (resume if args.resume else args.command)(args)
     except KeyboardInterrupt:
@@ -694,4 +691,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    draw_to_files()
     sys.exit(main())

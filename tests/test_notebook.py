@@ -114,6 +114,7 @@ def test_a_notebook_without_widgets_has_bars_of_text(run):
     _, training = run(WITHOUT_WIDGETS + START, FIT)
     assert printed(training).count("epoch") == 2
     assert "images/s" in printed(training, "stderr")
+    assert "Warning" not in printed(training, "stderr")
 
 
 def test_pyplot_can_be_imported_after_the_first_figure(run):

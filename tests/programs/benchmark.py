@@ -36,6 +36,7 @@ import numpy as np  # noqa: E402
 from helpers.page import BROWSER, DRIVER, browsing, serving  # noqa: E402
 
 import run  # noqa: E402
+from digits.canvas import draw_to_files  # noqa: E402
 from digits.figures import (  # noqa: E402
     plot_confusion,
     plot_history,
@@ -44,6 +45,7 @@ from digits.figures import (  # noqa: E402
 )
 from digits.keras_twin import to_keras  # noqa: E402
 from digits.mnist import load_data, split_training  # noqa: E402
+from digits.results import make_folder, write_figure, write_json  # noqa: E402
 from handwritten_classifier import HandwrittenNumberClassification  # noqa: E402
 
 NETWORKS = (
@@ -397,11 +399,11 @@ def train_as_keras(folder: Path, path: str | None) -> None:
     twin.history = history | {"seconds": []}
     twin.kernels[0][:] = model.layers[0].get_weights()[0].transpose(3, 2, 0, 1)
     test = (data.test_images, data.test_labels, probabilities)
-    run.write_json(folder / "metrics.json", history)
-    run.write_figure(folder / "training.png", plot_history(twin))
-    run.write_figure(folder / "kernels.png", plot_kernels(twin))
-    run.write_figure(folder / "confusion.png", plot_confusion(twin, *test))
-    run.write_figure(folder / "mistakes.png", plot_mistakes(twin, *test))
+    write_json(folder / "metrics.json", history)
+    write_figure(folder / "training.png", plot_history(twin))
+    write_figure(folder / "kernels.png", plot_kernels(twin))
+    write_figure(folder / "confusion.png", plot_confusion(twin, *test))
+    write_figure(folder / "mistakes.png", plot_mistakes(twin, *test))
 
 
 def measure_growth(data: str | None, quick: bool) -> list[dict]:
@@ -650,11 +652,12 @@ def main() -> None:
     if BROWSER and DRIVER and importlib.util.find_spec("selenium"):
         print("\nThe page to draw on: ms from the end of a stroke to its picture")
         results["page"] = measure_page(args.quick)
-    output = run.make_folder(args.output)
-    run.write_json(output / "benchmark.json", results)
-    run.write_figure(output / "benchmark.png", draw_benchmark(results))
+    output = make_folder(args.output)
+    write_json(output / "benchmark.json", results)
+    write_figure(output / "benchmark.png", draw_benchmark(results))
     print(f"\nWritten to {output}{os.sep}: benchmark.json, benchmark.png")
 
 
 if __name__ == "__main__":
+    draw_to_files()
     main()

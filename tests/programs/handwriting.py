@@ -19,9 +19,11 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 import run
+from digits.canvas import draw_to_files
 from digits.figures import plot_reading
 from digits.mnist import load_data
 from digits.pictures import find_digits
+from digits.results import make_folder, print_table, write_figure
 
 # How wide the stroke is, as a share of the digit's height (None: as it was written),
 # and how dark, 0..1.
@@ -191,14 +193,15 @@ def main():
         ).T
         shares = f"{found.mean():.1%}", f"{right.mean() / 3:.1%}"
         rows.append((name, str(len(found)), *shares))
-    run.print_table(rows)
+    print_table(rows)
     rng = np.random.default_rng(1)
     options = {"pen": "ballpoint", "paper": "squared", "light": "shadow"}
     picture, _ = take_picture(data.test_images[:5], rng, **options)
-    path = run.make_folder("results") / "handwriting.png"
-    run.write_figure(path, plot_reading(model, picture))
+    path = make_folder("results") / "handwriting.png"
+    write_figure(path, plot_reading(model, picture))
     print(f"\nHow five of them are found: {path}")
 
 
 if __name__ == "__main__":
+    draw_to_files()
     main()
