@@ -1,6 +1,7 @@
 """Small picture files that take long to decode, or much memory.
 
-The headers are harmless: each file says that it holds a picture of usual size.
+The headers are harmless: each file says that it holds a picture of usual size. The
+first argument of each function says how bad its file is; by default it is too bad.
 """
 
 import io
@@ -10,7 +11,7 @@ import zlib
 from PIL import Image
 
 
-def progressive_jpeg(side=6400, scans=1000):
+def progressive_jpeg(scans=1000, side=6400):
     """Return a grey JPEG whose scans, but for the first, refine nothing.
 
     A refinement scan of empty blocks is a run of them: 15 bits for up to 32,767.

@@ -4,11 +4,13 @@ python tests/programs/fuzz.py                      10,000 files for each of thre
 python tests/programs/fuzz.py load --first 17 --files 1        file number 17, once more
 
 Each file is a small whole one, mutated: cut, overwritten, or rebuilt around one absurd
-part. Its door must open to something whole, or refuse it by the project's own error, in
-less than a second of the processor and 200 MB beyond what the process held before; no
-file may be written, no program run, nothing unpickled (Python's audit hooks tell). Each
-door is tried in a process of its own, which a crash or a file that hangs takes down
-alone. Prints a table, and what broke, with the number to repeat it. Runs on Linux.
+part; some pictures are hard to decode. Its door must open to something whole, or refuse
+it by the project's own error, in less than a second of the processor and 200 MB beyond
+what the process held before; the process that decodes pictures may take the same. No
+file may be written, no other program run, nothing unpickled (Python's audit hooks
+tell). Each door is tried in a process of its own, which a crash or a file that hangs
+takes down alone. Prints a table, and what broke, with the number to repeat it. Runs on
+Linux.
 """
 
 from __future__ import annotations
@@ -33,22 +35,26 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import numpy as np  # noqa: E402
+from helpers.bombs import BOMBS as HARD_PICTURES  # noqa: E402
 from PIL import Image, ImageCms  # noqa: E402, F401 - imported with the first LAB
 
-import run  # noqa: E402
+from digits import decoder  # noqa: E402
 from digits.mnist import read_data  # noqa: E402
 from digits.mnist_files import IDX_PARTS  # noqa: E402
 from digits.pictures import prepare_image, read_image  # noqa: E402
+from digits.results import print_table  # noqa: E402
 from handwritten_classifier import HandwrittenNumberClassification  # noqa: E402
 
 MOST_SECONDS, MOST_MB = 1.0, 200.0
+REPLACING = 2.0  # seconds by the clock, at most, to replace the process that decodes
 PATIENCE = 90  # seconds until a file counts as one that hangs
 BOMB = 300_000_000  # bytes that a bomb unpacks to
 GRAMMAR = re.compile(r"must .*; got", re.DOTALL)  # of all the project's errors
@@ -568,8 +574,19 @@ GIANTS = (
 )
 
 
-def mutate_picture(rng: Generator, giants: float) -> tuple[str, bytes]:
+def draw_hard_picture(rng: Generator) -> tuple[str, bytes]:
+    """Return a picture that makes its decoder work, more or less."""
+    draw = pick(rng, HARD_PICTURES)
+    size = int(draw.__defaults__[0] * rng.random() ** 2) + 1
+    return f"{draw.__name__} {size}", draw(size)
+
+
+def mutate_picture(
+    rng: Generator, giants: float, hard: float = 0.0
+) -> tuple[str, bytes]:
     """Return what was done to which kind of picture, and what came of it."""
+    if rng.random() < hard:
+        return draw_hard_picture(rng)
     if rng.random() < giants:
         giant = pick(rng, GIANTS)
         content = draw_giant(*giant)
@@ -659,12 +676,13 @@ class Predict:
     """`read_image`, and all that comes behind it, given pictures."""
 
     giants = 0.02  # share of the files; to draw each kind once takes a while
+    hard = 0.01  # share of the files; to decode one takes up to a second
 
     def __init__(self) -> None:
         self.model = HandwrittenNumberClassification("10N")
 
     def write(self, rng: Generator, folder: Path) -> tuple[str, Path]:
-        done, content = mutate_picture(rng, self.giants)
+        done, content = mutate_picture(rng, self.giants, self.hard)
         (folder / "picture.png").write_bytes(content)
         return done, folder / "picture.png"
 
@@ -698,7 +716,7 @@ class Watch:
         sys.addaudithook(self.note)
 
     def note(self, event: str, arguments: tuple) -> None:
-        if self.seen is None:
+        if self.seen is None or replaces_decoder(event, arguments):
             return
         writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT
         opened = (
@@ -708,10 +726,39 @@ class Watch:
             self.seen.append(f"{event} {arguments[:2]}"[:200])
 
 
-def peak_memory() -> float:
-    """Return the most memory this process has held, in MB, since it was last reset."""
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
+def replaces_decoder(event: str, arguments: tuple) -> bool:
+    """Return whether the process that decodes pictures is ended, or started again."""
+    if event == "os.kill":
+        return str(arguments[0]) in find_children()
+    if event == "open":
+        return arguments[0] == os.devnull or isinstance(arguments[0], int)  # Its pipes.
+    return event == "subprocess.Popen" and decoder.__file__ in arguments[1]
+
+
+def find_children() -> list[str]:
+    """Return the processes that this one has started."""
+    found = []
+    for path in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):  # The thread may have ended.
+            found += path.read_text().split()
+    return found
+
+
+def peak_memory() -> dict[str, float]:
+    """Return the most memory that this process and its children have held, in MB."""
+    peaks = {}
+    for process in ["self", *find_children()]:
+        with suppress(OSError):  # It may have ended.
+            status = Path(f"/proc/{process}/status").read_text()
+            if found := re.search(r"VmHWM:\s+(\d+)", status):
+                peaks[process] = int(found[1]) / 1024
+    return peaks
+
+
+def forget_peaks() -> None:
+    """Begin the peaks of memory anew."""
+    for process in peak_memory():
+        Path(f"/proc/{process}/clear_refs").write_text("5")
 
 
 def try_file(door, name: str, number: int, seed: int, watch: Watch) -> Result:
@@ -720,8 +767,8 @@ def try_file(door, name: str, number: int, seed: int, watch: Watch) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         done, path = door.write(rng, Path(folder))
         before = sorted(Path(folder).rglob("*"))
-        Path("/proc/self/clear_refs").write_text("5")  # Begin the peak anew.
-        memory, start = peak_memory(), time.process_time()
+        forget_peaks()
+        memory, start, began = peak_memory(), time.process_time(), time.monotonic()
         watch.seen = []
         try:
             outcome = "loaded" if door.read(path) else "broken: loaded, and not whole"
@@ -731,9 +778,13 @@ def try_file(door, name: str, number: int, seed: int, watch: Watch) -> Result:
         except BaseException as error:
             outcome = f"broken: {error!r}"
         seen, watch.seen = watch.seen, None
-        seconds, megabytes = time.process_time() - start, peak_memory() - memory
+        seconds, waited = time.process_time() - start, time.monotonic() - began
+        peaks = peak_memory()
+        megabytes = max(peaks[key] - memory[key] for key in peaks.keys() & memory)
         if seen or sorted(Path(folder).rglob("*")) != before:
             outcome = f"broken: it did {seen or 'write a file'}"
+    if waited > decoder.SECONDS + MOST_SECONDS + REPLACING:
+        outcome = f"broken: {waited:.2f} s by the clock; {outcome}"
     if seconds > MOST_SECONDS or megabytes > MOST_MB:
         outcome = f"broken: {seconds:.2f} s, {megabytes:.0f} MB; {outcome}"
     return Result(number, done, outcome[:400], seconds, megabytes)
@@ -824,7 +875,7 @@ def main() -> int:
         outcomes = [f"{counts[key]:,}" for key in ("loaded", "refused", "broken")]
         worst = (f"{seconds:.2f}", f"{megabytes:.0f}")
         rows.append((name, f"{counts.total():,}", *outcomes, *worst))
-    run.print_table(rows)
+    print_table(rows)
     return 1 if any(row[4] != "0" for row in rows[1:]) else 0
 
 
