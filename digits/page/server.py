@@ -24,7 +24,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import cache
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,8 @@ FILES = {  # of the page: path in the address, file, media type
 }
 LARGEST_PICTURE = 20_000_000  # bytes; a photograph has some millions
 MOST_HELD = 64_000_000  # bytes of all pictures that arrive, or wait to be read
-MOST_CONNECTIONS = 200  # at once; beyond, the one that waited longest is closed
+MOST_CONNECTIONS = 200  # beyond, the one that waits longest for its client is closed
+MOST_WAITING = 32  # pictures that wait to be decoded; beyond, the largest is refused
 PATIENCE = 10  # seconds for a request to arrive completely, and for its answer to leave
 LONGEST_READING = 60  # seconds from a request to its answer
 LAST_ANSWERS = 0.4  # seconds that the end of the server waits for answers in progress
@@ -117,7 +118,8 @@ class DrawingServer:
             for path, (name, kind) in FILES.items()
         }
         self.hosts: set[str] = set()
-        self.arriving: dict[Connection, None] = {}  # The first one waited longest.
+        # Connections that wait for their client, the one that does so longest first.
+        self.waiting: dict[Connection, None] = {}
         self.uploads, self.turns = Uploads(), Turns()
         # One thread reads all pictures, so that memory is bounded by that of one.
         self.reader, self.decoder = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
@@ -172,7 +174,6 @@ class DrawingServer:
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Answer the requests of this server's own pages, and refuse all others."""
-        request.protocol.allow(LONGEST_READING)
         origin = request.headers.get("Origin")
         own = {None, *(f"http://{host}" for host in self.hosts)}
         try:
@@ -184,7 +185,7 @@ class DrawingServer:
         except web.HTTPException:  # No handler has this path and method.
             return refuse(404, "there is no such page")
         finally:
-            request.protocol.allow(PATIENCE)
+            request.protocol.wait_for_client()
 
     async def send_file(self, request: web.Request) -> web.Response:
         """Send a file of the page."""
@@ -281,18 +282,25 @@ class Connection(web.RequestHandler):
         self.end: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        """Wait for a request; if there are too many connections, end the oldest."""
+        """Wait for a request; if there are too many connections, close one."""
         super().connection_made(transport)
-        self.allow(PATIENCE)
-        arriving = self.server.arriving
-        arriving[self] = None
+        self.wait_for_client()
         if len(self.manager.connections) > MOST_CONNECTIONS:
-            oldest = next(iter(arriving))
-            oldest.allow(0)
+            next(iter(self.server.waiting)).end_after(0)
 
-    def allow(self, seconds: float) -> None:
-        """End the connection if its present part takes longer than that."""
-        self.server.arriving.pop(self, None)
+    def wait_for_client(self, seconds: float | None = None) -> None:
+        """Give the client its time, to send a request or to take an answer."""
+        self.end_after(PATIENCE if seconds is None else seconds)
+        if self.transport:
+            self.server.waiting[self] = None
+
+    def wait_for_reading(self) -> None:
+        """Give the server its time, to read what the client has sent."""
+        self.end_after(LONGEST_READING)
+
+    def end_after(self, seconds: float) -> None:
+        """End the connection then, and not when it was to end before."""
+        self.server.waiting.pop(self, None)
         if self.end:
             self.end.cancel()
         if self.transport:
@@ -300,9 +308,9 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Leave nothing behind."""
-        self.server.arriving.pop(self, None)
-        self.end.cancel()
         super().connection_lost(exc)
+        self.server.waiting.pop(self, None)
+        self.end.cancel()
 
     def handle_error(
         self,
@@ -333,6 +341,7 @@ class Uploads:
         """Yield the picture in a request; it counts until the context is left."""
         # Unlike the heap, a map returns to the system as soon as it is closed.
         content = mmap.mmap(-1, request.content_length)
+        request.protocol.wait_for_client(2 * PATIENCE)  # To be refused before that.
         upload = asyncio.ensure_future(self.collect(request, content))
         self.sizes[upload] = 0
         try:
@@ -341,7 +350,9 @@ class Uploads:
                 raise Refusal(503, "too many pictures arrive at once")
             if not upload.done():
                 raise Refusal(408, f"a picture must arrive within {PATIENCE} seconds")
-            upload.result()  # Raises what went wrong, if anything did.
+            if upload.exception():  # The connection broke.
+                raise Refusal(400, "the picture is incomplete")
+            request.protocol.wait_for_reading()
             yield content
         finally:
             upload.cancel()
@@ -379,11 +390,13 @@ class Turns:
         turn = asyncio.get_running_loop().create_future()
         heappush(self.waiting, (work, next(self.numbers), turn))
         self.give()
+        self.refuse_most_work()
         try:
-            await turn
+            if not await turn:
+                raise Refusal(503, "too many pictures wait to be read")
             yield
         finally:
-            if turn.done() and not turn.cancelled():  # It was given.
+            if turn.done() and not turn.cancelled() and turn.result():
                 self.taken = False
             turn.cancel()
             self.give()
@@ -393,8 +406,17 @@ class Turns:
         while self.waiting and not self.taken:
             *_, turn = heappop(self.waiting)
             if not turn.done():
-                turn.set_result(None)
+                turn.set_result(True)
                 self.taken = True
+
+    def refuse_most_work(self) -> None:
+        """If too many wait, refuse the one with the most work."""
+        self.waiting = [place for place in self.waiting if not place[2].done()]
+        if len(self.waiting) > MOST_WAITING:
+            most = max(self.waiting)
+            self.waiting.remove(most)
+            most[2].set_result(False)
+        heapify(self.waiting)
 
 
 # ---------------------------------------------------------------------- Readings
