@@ -1,16 +1,20 @@
-"""Give `load`, the reader of data and `predict` files from strangers: damaged, evil.
+"""Give `load`, the reader of data and `predict` malformed and malicious files.
 
 python tests/programs/fuzz.py                      10,000 files for each of three doors
 python tests/programs/fuzz.py load --first 17 --files 1        file number 17, once more
 
-Each file is a small whole one, mutated: cut, overwritten, or rebuilt around one absurd
-part; some pictures are hard to decode. Its door must open to something whole, or refuse
-it by the project's own error, in less than a second of the processor and 200 MB beyond
-what the process held before; the process that decodes pictures may take the same. No
-file may be written, no other program run, nothing unpickled (Python's audit hooks
-tell). Each door is tried in a process of its own, which a crash or a file that hangs
-takes down alone. Prints a table, and what broke, with the number to repeat it. Runs on
-Linux.
+Each file is a small valid one, mutated: truncated, overwritten, or rebuilt around one
+absurd part; some pictures are hard to decode. Its door must return something whole, or
+refuse the file with the project's own error, in less than a second of processor time
+and 200 MB beyond what the process held before. The process that decodes pictures may
+take the same. No file may be written, no other program run and nothing unpickled; audit
+hooks of Python watch this. Each door is tested in a process of its own, so that a crash
+or a file that hangs ends that one alone. Prints a table and what broke, with the number
+that repeats it. Runs on Linux.
+
+The mutations know the formats, and that is what a library lacks. atheris, guided by
+coverage, tried 122,000 model files in three minutes: 89 % of them were refused for
+headers and checksums of the archive. Of the files here 64 % get beyond these.
 """
 
 from __future__ import annotations

@@ -5,9 +5,13 @@ python tests/programs/load.py server   10,000 requests of 16 clients, some malfo
 python tests/programs/load.py memmap   1,000,000 images in a mapped file
 python tests/programs/load.py models   1,000 models built, trained a step, thrown away
 
-Prints what came of each; the exit status is 1 where something is not as it must be.
-Memory is what a process holds besides mapped files (RssAnon; runs on Linux): at the
-start, and its peaks in the first tenth of the load and in the rest.
+Prints a table; the exit status is 1 if a requirement is not met. Memory is what a
+process holds besides mapped files (RssAnon; runs on Linux): at the start, and its peaks
+in the first tenth of the load and in the rest.
+
+A load generator such as locust would replace the pool of clients, which is three lines.
+Malformed bytes, the check of each answer, and the server's memory and threads would
+remain to be written.
 """
 
 from __future__ import annotations
@@ -40,6 +44,7 @@ import run  # noqa: E402
 from digits.mnist import DIGITS, read_data  # noqa: E402
 from digits.page.server import LARGEST_PICTURE, as_png  # noqa: E402
 from digits.pictures import prepare_image, read_image  # noqa: E402
+from digits.results import print_table  # noqa: E402
 from handwritten_classifier import HandwrittenNumberClassification  # noqa: E402
 
 CLIENTS = 16
@@ -336,7 +341,7 @@ def main() -> int:
     for result in results:
         cells = (f"{value:,.0f}" for value in result[1:-2])
         rows.append((result.load, *cells, "yes" if result.met else "NO"))
-    run.print_table(rows)
+    print_table(rows)
     for result in results:
         if result.faults:
             print(f"{result.load}: {result.faults}")
