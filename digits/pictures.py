@@ -7,7 +7,8 @@ function per stage, each of which takes what the stage before it returns::
     picture               uint8, grey, RGB or RGBA, of any size
     _to_grey              grey levels 0..255, at most 1000 pixels long
     _to_dark_strokes      the same, inverted if the strokes are light
-    _find_ink             ink: how much of the light on the paper is missing
+    _find_ink             ink: how much of the light on the paper is missing; a digit
+                          that fills its drawing gets a margin first
     _remove_ruling        which pixels are ink, without ruled lines
     _find_pieces          the connected components of these pixels
     _group_pieces         which pieces form one digit, in reading order
@@ -135,7 +136,7 @@ def _preprocess(
         As `find_digits` returns it.
     """
     grey = _to_grey(_check_picture(image))
-    light, ink, threshold = _find_ink(_to_dark_strokes(grey))
+    light, ink, threshold = _find_ink_within_margin(_to_dark_strokes(grey))
     mask = _remove_ruling(ink > threshold)
     pieces = _find_pieces(ink, mask)
     digits = _group_pieces(pieces)
@@ -205,15 +206,49 @@ _LEAST_CONTRAST = 48  # grey levels of 255 between ink and paper: about a pencil
 
 def _check_picture(image: np.ndarray) -> np.ndarray:
     """Return a picture as an array, or raise what is wrong with it."""
+    if isinstance(image, (str, os.PathLike)):
+        got = f"{type(image).__name__}: pass read_image(image)"
+        raise TypeError(f"image must be a uint8 array; got {got}")
     image = np.asarray(image)
     if image.dtype != np.uint8:
-        raise TypeError(f"image must be uint8; got dtype {image.dtype}")
+        hint = _hint_at_dtype(image)
+        raise TypeError(f"image must be uint8; got dtype {image.dtype}{hint}")
     if image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,), (4,)):
         required = "image must have shape (H, W), (H, W, 3) or (H, W, 4)"
-        raise ValueError(f"{required}; got {image.shape}")
+        hint = _hint_at_shape(image.shape)
+        raise ValueError(f"{required}; got {image.shape}{hint}")
     if image.size == 0:
         raise ValueError(f"image must hold pixels; got shape {image.shape}")
     return image
+
+
+def _hint_at_dtype(image: np.ndarray) -> str:
+    """Return how to turn a picture of another dtype into uint8."""
+    if image.dtype == bool:
+        return ": pass 255 * image.astype(np.uint8)"
+    if image.dtype.kind not in "iuf" or not image.size:
+        return ""
+    least, most = image.min(), image.max()
+    if image.dtype.kind == "f" and least >= 0 and most <= 1:
+        return ": pass (255 * image).astype(np.uint8)"
+    if least >= 0 and most <= 255:
+        return ": pass image.astype(np.uint8)"
+    return (
+        f" from {least:g} to {most:g}: scale it to 0..255, then image.astype(np.uint8)"
+    )
+
+
+def _hint_at_shape(shape: tuple[int, ...]) -> str:
+    """Return how to turn a picture of another shape into (H, W) or (H, W, 3)."""
+    if len(shape) > 2 and shape[0] == 1:
+        return ": pass image[0]" + "[..., 0]" * (len(shape) == 4 and shape[3] == 1)
+    if len(shape) == 3 and shape[2] == 1:
+        return ": pass image[..., 0]"
+    if len(shape) == 3 and shape[0] in (3, 4):
+        return ": pass image.transpose(1, 2, 0), with the channels last"
+    if len(shape) == 4:
+        return ": pass one picture at a time"
+    return ""
 
 
 def _to_grey(image: np.ndarray) -> np.ndarray:
@@ -259,6 +294,10 @@ def _shrink(picture: np.ndarray, longest: int) -> np.ndarray:
 _POLARITY_SIDE = 200  # pixels on the longer side; more would not change the answer
 _SURROUNDINGS = 0.45  # of the longer side: the window of the median
 _CLEAR_BALANCE = 0.4  # of all deviations, cubed: a smaller balance decides nothing
+# Ink that fills its picture: how near it comes to each edge, as a share of that side,
+# how wide its strokes are at most, as a share of the longer side, how much of the
+# border it takes at most, and how much of all ink is in its largest piece.
+_NEAR_EDGE, _WIDEST_STROKE, _MOST_OF_BORDER, _LARGEST_PIECE = 0.2, 0.35, 0.75, 0.7
 
 
 def _to_dark_strokes(grey: np.ndarray) -> np.ndarray:
@@ -271,8 +310,12 @@ def _is_light_on_dark(grey: np.ndarray) -> bool:
 
     Ink covers less of a picture than paper and deviates more from its surroundings. The
     sum of the cubed deviations therefore has the sign of the ink's. In a photograph a
-    deep shadow can nearly balance it; then the narrower strokes are the ink.
+    deep shadow can nearly balance it; then the narrower strokes are the ink. In a
+    drawing a digit without a margin can leave less paper than ink, but has a form.
     """
+    cropped = _find_cropped_ink(grey)
+    if cropped is not None:
+        return cropped == "light"
     deviations = _deviate_from_surroundings(grey)
     cubes = deviations * deviations * deviations  # Ten times as fast as a power.
     balance = cubes.sum()
@@ -280,6 +323,50 @@ def _is_light_on_dark(grey: np.ndarray) -> bool:
     if clear or min(grey.shape) < _PHOTOGRAPH:
         return balance > 0
     return _dark_stroke_width(255 - grey) < _dark_stroke_width(grey)
+
+
+def _find_cropped_ink(grey: np.ndarray) -> str | None:
+    """Return "dark" or "light" where ink of that kind fills a drawing, else None.
+
+    A digit without a margin is one piece of thin ink that reaches all four edges, or
+    nearly so, and leaves part of the border to the paper. The paper around a digit is a
+    wide piece, and takes nearly the whole border. Ink and paper are told apart by
+    Otsu's threshold (A threshold selection method from gray-level histograms, 1979). In
+    a photograph, a shadow can have such a form, too.
+    """
+    import cv2
+
+    if min(grey.shape) >= _PHOTOGRAPH:
+        return None
+    small = np.rint(_shrink(grey, _POLARITY_SIDE)).astype(np.uint8)
+    light = small > cv2.threshold(small, 0, 255, cv2.THRESH_OTSU)[0]
+    if not light.any() or light.all():
+        return None
+    if small[light].mean() - small[~light].mean() < _LEAST_CONTRAST:
+        return None
+    found = [
+        (share, side)
+        for side, mask in (("dark", ~light), ("light", light))
+        if (share := _share_of_border(mask)) is not None
+    ]
+    return min(found, default=(0, None))[1]
+
+
+def _share_of_border(mask: np.ndarray) -> float | None:
+    """Return how much of the border ink takes that fills its picture, else None."""
+    import cv2
+
+    _, labels, table, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    largest = 1 + table[1:, cv2.CC_STAT_AREA].argmax()
+    left, top, width, height, area = table[largest]
+    start, size, sides = np.array([[top, left], [height, width], mask.shape])
+    near = np.maximum(1, np.rint(_NEAR_EDGE * sides))
+    reaches = (start <= near).all() and (start + size >= sides - near).all()
+    thin = _stroke_width(labels == largest) < _WIDEST_STROKE * max(mask.shape)
+    share = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]]).mean()
+    whole = area > _LARGEST_PIECE * mask.sum()
+    crosses = 0 < share < _MOST_OF_BORDER
+    return share if reaches and thin and whole and crosses else None
 
 
 def _deviate_from_surroundings(grey: np.ndarray) -> np.ndarray:
@@ -310,6 +397,7 @@ _LEAST_LIGHT = 24  # grey levels; division by less would turn noise into ink
 _FIRST_WINDOW = 0.5  # of the shorter side: for the light, before strokes are known
 _LEAST_WINDOW = 0.1  # of the shorter side
 _STROKES_IN_WINDOW = 4  # stroke widths in a later window, which must close over strokes
+_MARGIN = 0.25  # of the longer side: around a digit that fills its picture
 _INK_SHARE = 0.2  # of the strongest ink; weaker ink is paper
 # Standard deviations of the noise that the strongest ink, and all ink, must exceed.
 # Noise alone reaches six: the closing lifts the light above the middle of its levels.
@@ -343,15 +431,29 @@ def _find_ink(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     return light, ink, max(_INK_SHARE * strongest, _NOISE_OF_INK * noise)
 
 
+def _find_ink_within_margin(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Find the ink as `_find_ink` does, as if a drawing had paper around its digit.
+
+    Without a margin, the light at the edges is that of ink, and the noise of the paper
+    is that of the strokes' edges.
+    """
+    if _find_cropped_ink(grey) != "dark":
+        return _find_ink(grey)
+    margin = 1 + round(_MARGIN * max(grey.shape))
+    light, ink, threshold = _find_ink(np.pad(grey, margin, constant_values=grey.max()))
+    inner = slice(margin, -margin)
+    return light[inner, inner], ink[inner, inner], threshold
+
+
 def _divide_by_light(
     grey: np.ndarray, window: float
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Return the light on the paper, the ink, and the noise of the paper."""
     light = _find_light(grey, window)
     ink = (light - grey) / np.maximum(light, _LEAST_LIGHT)
-    # Only noise is lighter than the paper. The factor turns its median into the
-    # standard deviation of a normal distribution.
-    noise = 1.4826 * np.median(-ink[ink < 0]) if (ink < 0).any() else 0.0
+    # Only noise is lighter than the paper; most of a drawing's paper is just as light.
+    # The factor turns the median into the standard deviation of a normal distribution.
+    noise = 1.4826 * np.median(-ink[ink <= 0]) if ink.min() <= 0 else 0.0
     return light, np.maximum(ink, 0), noise
 
 
@@ -374,12 +476,14 @@ def _find_light(grey: np.ndarray, window: float) -> np.ndarray:
 
 def _check_contrast(strongest: float, noise: float) -> None:
     """Raise ValueError unless the strongest ink stands out from paper and noise."""
-    required = max(_LEAST_CONTRAST / 255, _NOISE_OF_STRONGEST * noise)
-    if strongest < required:
-        raise ValueError(
-            "image must show a digit that stands out by "
-            f"{255 * min(required, 1):.0f} of 255; got {255 * strongest:.0f} (no ink)"
-        )
+    required = f"stands out by {_LEAST_CONTRAST} of 255"
+    if strongest < _NOISE_OF_STRONGEST * noise:
+        times = f"{_NOISE_OF_STRONGEST} times the noise of its paper"
+        required = f"stands out by {times}, {255 * noise:.0f} of 255"
+    elif strongest >= _LEAST_CONTRAST / 255:
+        return
+    got = f"{255 * strongest:.0f} (no ink)"
+    raise ValueError(f"image must show a digit that {required}; got {got}")
 
 
 def _stroke_width(mask: np.ndarray) -> float:

@@ -165,23 +165,87 @@ class TestPrepareImage:
         ):
             prepare_image(blank)
 
+    def test_what_is_noise_and_no_digit_is_said(self, rng):
+        noise = rng.integers(0, 256, (500, 500), np.uint8)
+        required = r"stands out by 8 times the noise of its paper, \d+ of 255; got \d+ "
+        with pytest.raises(ValueError, match=required):
+            prepare_image(noise)
+
     @pytest.mark.parametrize(
         ("image", "error", "message"),
         [
-            (np.zeros((9, 9)), TypeError, "uint8; got dtype float64"),
+            (np.zeros((9, 9)), TypeError, r"float64: pass \(255 \* image\)\.astype"),
+            (np.full((9, 9), 255.0), TypeError, r"float64: pass image\.astype\(np.uin"),
+            (np.full((9, 9), -1.0), TypeError, "float64 from -1 to -1: scale it to 0"),
+            (np.full((9, 9), np.nan), TypeError, "float64 from nan to nan: scale it"),
+            (np.full((9, 9), 9), TypeError, r"int64: pass image\.astype\(np.uint8"),
+            (np.full((9, 9), 999), TypeError, "int64 from 999 to 999: scale it"),
+            (np.ones((9, 9), bool), TypeError, r"bool: pass 255 \* image\.astype"),
+            ("five.png", TypeError, r"uint8 array; got str: pass read_image\(image\)"),
+            (np.array(["0"]), TypeError, "got dtype <U1"),
             (np.zeros(9, np.uint8), ValueError, r"shape .*; got \(9,\)"),
             (np.zeros((9, 9, 2), np.uint8), ValueError, r"shape .*; got \(9, 9, 2\)"),
             (
                 np.zeros((1, 9, 9, 1), np.uint8),
                 ValueError,
-                r"shape .*; got \(1, 9, 9, 1\)",
+                r"shape .*; got \(1, 9, 9, 1\): pass image\[0\]\[..., 0\]",
+            ),
+            (
+                np.zeros((9, 9, 1), np.uint8),
+                ValueError,
+                r"got \(9, 9, 1\): pass image\[..., 0\]",
+            ),
+            (np.zeros((1, 9, 9), np.uint8), ValueError, r"9\): pass image\[0\]$"),
+            (np.zeros((3, 9, 9), np.uint8), ValueError, r"pass image\.transpose\(1, 2"),
+            (
+                np.zeros((4, 9, 9, 3), np.uint8),
+                ValueError,
+                "pass one picture at a time",
             ),
             (np.zeros((0, 9), np.uint8), ValueError, r"pixels; got shape \(0, 9\)"),
         ],
     )
     def test_a_wrong_picture_is_named(self, image, error, message):
-        with pytest.raises(error, match=f"image must .*{message}"):
-            prepare_image(image)
+        for read in (prepare_image, find_digits):
+            with pytest.raises(error, match=f"image must .*{message}"):
+                read(image)
+
+    @pytest.mark.parametrize(
+        ("given", "turn"),
+        [
+            (picture() > 0, lambda image: 255 * image.astype(np.uint8)),
+            (picture() / 255, lambda image: (255 * image).astype(np.uint8)),
+            (picture().astype(float), lambda image: image.astype(np.uint8)),
+            (picture()[..., np.newaxis], lambda image: image[..., 0]),
+            (picture()[np.newaxis], lambda image: image[0]),
+            (picture()[np.newaxis, ..., np.newaxis], lambda image: image[0][..., 0]),
+        ],
+    )
+    def test_what_the_message_advises_is_right(self, given, turn):
+        with pytest.raises((TypeError, ValueError), match=": pass "):
+            prepare_image(given)
+        assert_array_equal(prepare_image(turn(given)), prepare_image(picture()))
+
+    @pytest.mark.parametrize("dark", [False, True])
+    @pytest.mark.parametrize("scale", [1, 5, 12])
+    def test_a_digit_without_a_margin_is_read_as_if_it_had_one(
+        self, digits, dark, scale
+    ):
+        differences = []
+        for image in digits.test_images[:150]:
+            rows, columns = (np.flatnonzero(image.any(axis=axis)) for axis in (1, 0))
+            crop = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            size = [scale * side for side in crop.shape[::-1]]
+            crop = np.asarray(Image.fromarray(crop).resize(size))
+            crop = 255 - crop if dark else crop
+            with_margin = np.pad(crop, 4 * scale, constant_values=255 * dark)
+            try:
+                found = find_digits(crop).images
+            except ValueError:  # A "1" can fill its picture, so that no paper is left.
+                found = np.zeros((1, 28, 28, 1))
+            difference = np.abs(found[:1] - prepare_image(with_margin)).mean()
+            differences.append(difference if len(found) == 1 else 1)
+        assert np.mean(np.array(differences) < 0.1) >= 0.98
 
     @pytest.mark.parametrize(
         "ink", [np.zeros((9, 9)), -np.ones((9, 9)), np.full((9, 9), np.nan), np.ones(9)]
