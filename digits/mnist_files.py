@@ -165,7 +165,7 @@ def _find_sets(folder: Path, deepest: int) -> list[_Set]:
 def _list_files(folder: Path, deepest: int) -> list[Path]:
     """Return the files in a folder, and in visible folders in it, sorted by name."""
     files = []
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, followlinks=True):
         deep = len(Path(place).relative_to(folder).parts) >= deepest
         folders[:] = [f for f in folders if not (deep or f.startswith("."))]
         files += [Path(place, name) for name in names]

@@ -155,7 +155,10 @@ def test_folders_in_folders(tmp_path, arrays):
     write_idx(tmp_path / "kaggle", arrays, lambda part: f"{part}/{part}")
     (tmp_path / "keras" / "datasets").mkdir(parents=True)
     np.savez(tmp_path / "keras" / "datasets" / "mnist.npz", **arrays)
-    for name in ("torchvision", "kaggle", "keras"):
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "MNIST").symlink_to(tmp_path / "torchvision" / "MNIST")
+    (tmp_path / "linked" / "again").symlink_to(tmp_path / "linked")
+    for name in ("torchvision", "kaggle", "keras", "linked"):
         check(load_data(tmp_path / name), arrays)
     check(load_data(tmp_path / "torchvision" / "FashionMNIST" / "raw"), other)
     shutil.rmtree(tmp_path / "torchvision" / "MNIST")
