@@ -414,7 +414,10 @@ class _KerasReader:
             scale, shift = self.find_common(scale, shift)
         scale, shift = scale.transpose(2, 0, 1), shift.transpose(2, 0, 1)
         pads = self.padding and shift.any()
-        self.require(not pads, "its zero padding must not follow an offset")
+        self.require(
+            not pads,
+            "its zero padding must not follow an offset, which it would pad, too",
+        )
         return kernel * scale, bias + (kernel * shift).sum(axis=(1, 2, 3))
 
     # ---------------------------------------------------------------- Pooling
