@@ -318,8 +318,11 @@ class TestClients:
                     if sent:
                         connection.sendall(b"x")
                     with contextlib.suppress(TimeoutError):
-                        assert connection.recv(100) == b""
+                        status, content = connection.recv(1000).split(b"\r\n\r\n")
                         break
+        assert status.startswith(b"HTTP/1.1 408 ")
+        assert f"Content-Length: {len(content)}" in status.decode()
+        assert json.loads(content)["message"]
         assert 0.4 < time.monotonic() - began < 5
 
     def test_a_picture_of_which_a_part_does_not_come_is_refused(

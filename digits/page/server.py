@@ -59,6 +59,10 @@ HEADERS = {  # of every answer
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": POLICY,
 }
+LATE = (
+    b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 40\r\n"
+    b'Content-Type: application/json\r\n\r\n{"message": "the request came too late"}'
+)
 READING = re.compile(  # what is asked of a picture
     "(digit=(?P<digit>[0-9]{1,4}))?(?P<stages>&stages)?"
     "(&width=(?P<width>[1-9][0-9]{0,3})&height=(?P<height>[1-9][0-9]{0,3}))?"
@@ -284,12 +288,13 @@ class Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Wait for a request; if there are too many connections, close one."""
         super().connection_made(transport)
-        self.wait_for_client()
+        self.end_after(PATIENCE, self.refuse_late)
+        self.server.waiting[self] = None
         if len(self.manager.connections) > MOST_CONNECTIONS:
             next(iter(self.server.waiting)).end_after(0)
 
     def wait_for_client(self, seconds: float | None = None) -> None:
-        """Give the client its time, to send a request or to take an answer."""
+        """Give the client its time, to send a picture or to take an answer."""
         self.end_after(PATIENCE if seconds is None else seconds)
         if self.transport:
             self.server.waiting[self] = None
@@ -298,13 +303,18 @@ class Connection(web.RequestHandler):
         """Give the server its time, to read what the client has sent."""
         self.end_after(LONGEST_READING)
 
-    def end_after(self, seconds: float) -> None:
+    def end_after(self, seconds: float, end: Callable | None = None) -> None:
         """End the connection then, and not when it was to end before."""
         self.server.waiting.pop(self, None)
         if self.end:
             self.end.cancel()
         if self.transport:
-            self.end = self.loop.call_later(seconds, self.transport.abort)
+            self.end = self.loop.call_later(seconds, end or self.transport.abort)
+
+    def refuse_late(self) -> None:
+        """Refuse a request whose headers have not arrived: aiohttp has none yet."""
+        self.transport.write(LATE)
+        self.transport.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Leave nothing behind."""
