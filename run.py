@@ -126,8 +126,8 @@ FLAGS = {
     ),
     "--limit": ("number of training images (default: all not held out)", INTEGER),
     "--data": (
-        "mnist.npz, or a folder of MNIST's IDX files (default: MNIST_PATH, Keras's "
-        "cached file, a download through TensorFlow, the embedded digits)",
+        "mnist.npz, or a folder of MNIST's IDX or CSV files (default: MNIST_PATH, "
+        "Keras's cached file, a download through TensorFlow, the embedded digits)",
         {"metavar": "PATH"},
     ),
     "--output": ("folder for the results (default: results)", {"metavar": "FOLDER"}),
