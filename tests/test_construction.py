@@ -53,6 +53,15 @@ class TestArchitecture:
             expected = rng.normal(0, np.sqrt(2 / inputs), array.shape)
             assert_array_equal(array, expected, err_msg=name)
 
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_every_parameter_and_gradient_has_the_precision_of_the_setting(
+        self, examples, dtype
+    ):
+        model = small_model(dtype=dtype)
+        gradients = model.compute_gradients(*examples)[1]
+        for name, array in model.parameters.items():
+            assert array.dtype == gradients[name].dtype == dtype, name
+
     def test_images_need_not_be_square_nor_grey(self):
         model = HandwrittenNumberClassification("4C3-MP2-5N-3N", input_shape=(9, 6, 3))
         assert model.kernels[0].shape == (4, 3, 3, 3)

@@ -113,6 +113,23 @@ class TestConvolution:
         assert model.generate_kernal_loss(images, feature_map, 2).dtype == dtype
         assert model.generate_input_loss(feature_map, kernel, (5, 5)).dtype == dtype
 
+    @pytest.mark.parametrize("wide", ["images", "kernel"])
+    def test_of_two_precisions_the_wider_is_kept(self, model, rng, wide):
+        images, kernel = rng.normal(size=(2, 5, 5, 1)), rng.normal(size=(3, 1, 2, 2))
+        expected = model.generate_feature_map(images, kernel)
+        d_images = model.generate_input_loss(expected, kernel, (5, 5))
+        if wide == "images":
+            kernel = kernel.astype(np.float32)
+        else:
+            images = images.astype(np.float32)
+        feature_map = model.generate_feature_map(images, kernel)
+        assert feature_map.dtype == np.float64
+        assert_allclose(feature_map, expected, rtol=1e-5, atol=1e-5)
+        narrow = feature_map.astype(images.dtype)
+        found = model.generate_input_loss(narrow, kernel, (5, 5))
+        assert found.dtype == np.float64
+        assert_allclose(found, d_images, rtol=1e-4, atol=1e-4)
+
     def test_takes_whole_numbers(self, model):
         images = np.arange(16, dtype=np.uint8).reshape(1, 4, 4, 1) + 240
         kernel = np.full((1, 1, 2, 2), 100)
