@@ -43,7 +43,7 @@ FILES = {  # of the page: path in the address, file, media type
     "/style.css": ("style.css", "text/css"),
 }
 LARGEST_PICTURE = 20_000_000  # bytes; a photograph has some millions
-MOST_HELD = 64_000_000  # bytes of all pictures that arrive, or wait to be read
+MOST_HELD = 48_000_000  # bytes of all pictures that arrive or wait; 64 with buffers
 MOST_CONNECTIONS = 200  # beyond, the one that waits longest for its client is closed
 MOST_WAITING = 32  # pictures that wait to be decoded; beyond, the largest is refused
 PATIENCE = 10  # seconds for a request to arrive completely, and for its answer to leave

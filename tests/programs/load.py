@@ -176,9 +176,8 @@ def plan_requests(
     count: int,
 ) -> Iterator[Request]:
     """Yield requests: of 20 two are malformed and one slow; one of 1,000 never ends."""
-    pictures = [
-        as_png(255 - image.repeat(10, 0).repeat(10, 1)) for image in images[:50]
-    ]
+    levels = [255 - image.repeat(10, 0).repeat(10, 1) for image in images[:50]]
+    pictures = [as_png(image) for image in levels]
     answers = [
         model.predict_proba(prepare_image(read_image(io.BytesIO(picture))))[0]
         for picture in pictures
@@ -187,9 +186,12 @@ def plan_requests(
     for index in range(count):
         which = index % len(pictures)
         content = as_request(address, pictures[which])
+        if index % 3 == 0:  # As our own page sends what is drawn.
+            path = "/read?digit=0&width=280&height=280"
+            content = as_request(address, levels[which].tobytes(), path)
         if index % 1000 == 505:
             # Byte by byte, it would take minutes to arrive.
-            yield Request(content, pieces=len(content), pause=0.5)
+            yield Request(content[:1000], pieces=1000, pause=0.5)
         elif index % 10 == 5:
             yield malformed[index // 10 % len(malformed)]
         elif index % 20 == 2:
@@ -212,6 +214,7 @@ def malformed_requests(address: str, picture: bytes) -> Iterator[Request]:
     for length in ("", "-1", "many", str(LARGEST_PICTURE + 1), "9" * 20):
         yield Request(as_request(address, picture, length=length))
     yield Request(as_request(address, b"no picture"))
+    yield Request(as_request(address, picture, "/read?digit=0&width=280&height=280"))
     yield Request(as_request(address, picture[: len(picture) // 2]))
     yield Request(as_request(address, picture, length=str(len(picture) + 1)))
     yield Request(as_request(address, picture, path="/nothing"))
