@@ -112,6 +112,7 @@ class TestConvolution:
         assert feature_map.dtype == dtype
         assert model.generate_kernal_loss(images, feature_map, 2).dtype == dtype
         assert model.generate_input_loss(feature_map, kernel, (5, 5)).dtype == dtype
+        assert model.generate_patches(images, 2, padding=1).dtype == dtype
 
     @pytest.mark.parametrize("wide", ["images", "kernel"])
     def test_of_two_precisions_the_wider_is_kept(self, model, rng, wide):
@@ -388,15 +389,15 @@ def test_relu_and_its_gradient_write_where_they_are_told(model, rng):
 
 def test_integers_of_any_width_are_integers(model, rng):
     images, kernel = rng.random((2, 40, 40, 1)), rng.random((3, 1, 2, 2))
-    narrow, frame = np.int8(30), np.int8(12)  # 5 * 30 wraps
-    d_map, size = rng.random((2, 3, 3, 3)), (np.uint8(40),) * 2
+    narrow, frame = np.int8(30), np.int8(70)  # 5 * 30 and 2 * 70 wrap
+    d_map, size = rng.random((2, 6, 6, 3)), (np.uint8(40),) * 2
     assert_array_equal(
         model.generate_feature_map(images, kernel, None, narrow, frame),
-        model.generate_feature_map(images, kernel, None, 30, 12),
+        model.generate_feature_map(images, kernel, None, 30, 70),
     )
     assert_array_equal(
         model.generate_input_loss(d_map, kernel, size, narrow, frame),
-        model.generate_input_loss(d_map, kernel, (40, 40), 30, 12),
+        model.generate_input_loss(d_map, kernel, (40, 40), 30, 70),
     )
     pooled = model.generate_max_pool(images.repeat(5, 1), 2, narrow)
     assert_array_equal(pooled, model.generate_max_pool(images.repeat(5, 1), 2, 30))
@@ -493,7 +494,10 @@ def test_memory_order_changes_no_number(model, rng):
             r"probabilities must have shape \(2, 10\)",
         ),
         (lambda m, x: m.unpool(x), "must be given"),
-        (lambda m, x: m.unpool(x, MASK.astype(int), 2, (8, 10)), "mask must be bool"),
+        (
+            lambda m, x: m.unpool(x, MASK.astype(np.int8), 2, (8, 10)),
+            "mask must be bool .*; got int8 of shape",
+        ),
         (lambda m, x: m.unpool(x[0], MASK, 2, (8, 10)), "d_pooled must have axes"),
         (lambda m, x: m.unpool(x, MASK[:, :, 1:], 2, (8, 8)), "d_pooled must"),
         (lambda m, x: m.unpool(x, MASK, 2, (4, 4)), "output_shape must"),

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 from helpers.networks import SMALL, assert_same_parameters, small_model, snapshot
 from numpy.testing import assert_array_equal
@@ -116,6 +117,29 @@ def test_the_trace_is_of_the_steps_that_the_network_takes(examples):
     assert_same_parameters(model, before)
     assert_array_equal(forward[0][1][..., 0], images[0])
     assert_array_equal(forward[-1][1], model.forward(images[:1])[0])
+    assert [title for title, _, _ in forward] == [
+        "image",
+        "4C3: convolution",
+        "MP2: max pooling",
+        "bias, ReLU",
+        "5C2: convolution",
+        "bias, ReLU",
+        "flattened",
+        "scores",
+        "probabilities",
+    ]
+    *_, rectified, flattened, scores, probabilities = (a for _, a, _ in forward)
+    assert_array_equal(flattened, rectified.ravel())
+    assert_array_equal(model.softmax(scores[np.newaxis])[0], probabilities)
+    assert [title for title, _, _ in back] == [
+        "by the flattened",
+        "by the input of ReLU",
+        "by the kernels of 5C2",
+        "by the input of 5C2",
+        "by the input of ReLU",
+        "by the input of MP2, unpooled",
+        "by the kernels of 4C3",
+    ]
     gradients = model.compute_gradients(images[:1], labels[:1])[1]
     for token, name in (("4C3", "kernels.0"), ("5C2", "kernels.1")):
         (found,) = (a for title, a, _ in back if title == f"by the kernels of {token}")
