@@ -158,7 +158,8 @@ class DrawingServer:
             browser.daemon = True
             browser.start()
         try:
-            await loop.create_future()  # Forever.
+            while True:  # A signal that reached another thread waits for this one.
+                await asyncio.sleep(0.2)
         finally:
             accepting.close()
             stop_decoding()
