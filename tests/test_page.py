@@ -203,7 +203,7 @@ class TestServer:
             assert ask(address, "POST", "/read", good)[0] == 200
             assert ask(address, "GET", "/")[0] == 200
             assert time.monotonic() - began < 2
-            assert [answer.result()[0] for answer in bad] == [400] * 3
+            assert {answer.result()[0] for answer in bad} <= {400, 503}
 
     @pytest.mark.parametrize(
         ("path", "name", "kind"),
