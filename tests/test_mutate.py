@@ -1,4 +1,4 @@
-"""What `mutate.py` says of a mutant that tests notice, and of one that they do not."""
+"""What `mutate.py` says of mutants that tests notice, and of those that they do not."""
 
 import subprocess
 import sys
@@ -35,14 +35,36 @@ def test_mutants_that_no_test_notices_survive():
 
 
 def test_each_mutant_is_another_function():
-    for name in mutate.METHODS:
+    for name in mutate.find_methods():
         mutants = mutate.find_mutants(name)
         assert len({mutant.text for mutant in mutants}) == len(mutants) > 0
         assert all(mutant.before != mutant.after for mutant in mutants)
 
 
-def test_what_readers_and_watchers_are_told_is_left_alone():
-    mutants = mutate.find_mutants("_recall_pooling") + mutate.find_mutants("_backward")
-    lines = {mutant.before for mutant in mutants}
+def test_functions_are_taken_from_the_sections_of_the_source(monkeypatch):
+    methods = mutate.find_methods()
+    steps = {
+        "generate_patches",
+        "unpool",
+        "softmax",
+        "_backward",
+        "_sample",
+        "_windows",
+    }
+    assert steps | set(mutate.OTHERS) <= set(methods)
+    assert not {"fit", "save", "summary", "_check_labels"} & set(methods)
+    monkeypatch.setattr(mutate, "OTHERS", ["_train_badge"])
+    with pytest.raises(LookupError, match=r"must have \['_train_badge'\]; got none"):
+        mutate.find_methods()
+
+
+def test_equivalent_mutants_are_those_of_the_source():
+    for name, before, after in mutate.EQUIVALENT:
+        known = {(mutant.before, mutant.after) for mutant in mutate.find_mutants(name)}
+        assert (before, after) in known, f"{name}: {before}"
+
+
+def test_what_an_error_says_is_left_alone():
+    lines = {mutant.before for mutant in mutate.find_mutants("_recall_pooling")}
     assert "mask = np.asarray(mask)" in lines
-    assert not [line for line in lines if "raise" in line or "watch" in line]
+    assert not [line for line in lines if "raise" in line]
