@@ -111,7 +111,7 @@ def test_sizes_agree_in_the_table_the_trace_and_the_figure(architecture, rng):
 
 
 def test_the_trace_is_of_the_steps_that_the_network_takes(examples):
-    model = HandwrittenNumberClassification("4C2-MP2-5C2-3N", dtype=float, **SMALL)
+    model = HandwrittenNumberClassification("4C2-MP2-5C2-6N-3N", dtype=float, **SMALL)
     before, (images, labels) = snapshot(model), examples
     forward, back = model.trace_steps(images[0], labels[0])
     assert_same_parameters(model, before)
@@ -125,6 +125,8 @@ def test_the_trace_is_of_the_steps_that_the_network_takes(examples):
         "bias, ReLU",
         "5C2: convolution",
         "bias, ReLU",
+        "6N: dense, as convolution",
+        "bias, ReLU",
         "flattened",
         "scores",
         "probabilities",
@@ -134,6 +136,9 @@ def test_the_trace_is_of_the_steps_that_the_network_takes(examples):
     assert_array_equal(model.softmax(scores[np.newaxis])[0], probabilities)
     assert [title for title, _, _ in back] == [
         "by the flattened",
+        "by the input of ReLU",
+        "by the kernels of 6N",
+        "by the input of 6N",
         "by the input of ReLU",
         "by the kernels of 5C2",
         "by the input of 5C2",

@@ -571,6 +571,13 @@ def describe_machine() -> dict[str, str | int]:
     } | versions
 
 
+def name_row(row: dict) -> str:
+    """Return the network of a row, with its batch and recipe, for an axis."""
+    name = row["network"]
+    name += f"\nbatch {row['batch_size']}" if "batch_size" in row else ""
+    return name + (f", recipe {row['recipe']}" if row.get("recipe") else "")
+
+
 def draw_benchmark(results: dict):
     """Draw training and inference of all networks, the three systems side by side."""
     from matplotlib.figure import Figure
@@ -582,12 +589,7 @@ def draw_benchmark(results: dict):
     for panel, rows, title in zip(
         panels, (results["training"], results["inference"]), titles, strict=True
     ):
-        names = [
-            row["network"]
-            + (f"\nbatch {row['batch_size']}" if "batch_size" in row else "")
-            + (f", recipe {row['recipe']}" if row.get("recipe") else "")
-            for row in rows
-        ]
+        names = [name_row(row) for row in rows]
         for number, system in enumerate(("NumPy", "Keras", "PyTorch")):
             spreads = [row[system] for row in rows if system in row]
             if not spreads:

@@ -343,7 +343,7 @@ def changes_within(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST, str]]:
     checking = isinstance(node, ast.keyword) and node.arg == "strict"
     if checking or isinstance(node, LEFT_ALONE):
         return
-    for new in replacements(node):
+    for new in itertools.chain(replacements(node), removals(node)):
         text = ast.unparse(new)
         inner = isinstance(new, (ast.BinOp, ast.BoolOp, ast.Compare, ast.UnaryOp))
         yield node, node, f"({text})" if inner else text
@@ -362,7 +362,7 @@ def changes_within(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST, str]]:
 
 
 def replacements(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield what could stand in a node's place by mistake."""
+    """Yield what could stand in an expression's place by mistake."""
     match node:
         case ast.BinOp(left, op, right):
             if type(op) in OPERATORS:
@@ -399,6 +399,11 @@ def replacements(node: ast.AST) -> Iterator[ast.AST]:
                     yield ast.Call(func, args, keywords[:n] + keywords[n + 1 :])
         case ast.IfExp(_, body, orelse):
             yield from (body, orelse)
+
+
+def removals(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield what is left of a statement that was forgotten, or taken for another."""
+    match node:
         case ast.AugAssign(target, op, value):
             yield ast.AugAssign(target, OPERATORS[type(op)](), value)
             yield ast.Pass()
