@@ -1165,7 +1165,7 @@ class HandwrittenNumberClassification:
         return rate, 1 / (step - not_averaged) if step > not_averaged else 0.0
 
     def _update_parameters(self, gradients, rate):
-        """Take Nesterov's step: ``v = m v - rate g``, then ``w += m v - rate g``."""
+        """Take an SGD step, Nesterov's: ``v = m v - rate g``, ``w += m v - rate g``."""
         momentum, decay = float(self.momentum), float(self.weight_decay)
         for name, parameter in self.parameters.items():
             gradient, velocity = gradients[name], self._velocity[name]

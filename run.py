@@ -301,6 +301,7 @@ def finish_training(model: Model, job: Job) -> int:
             report = {"seconds": seconds, "complete": status == 0}
             report_training(model, job, steps, report)
         if status == INTERRUPTED:
+            model.save(job.output / CHECKPOINT)
             named = ["--output", str(job.output)] * (job.output != Path("results"))
             command = shlex.join(["python", "run.py", "--resume", *named])
             print(f"The training will go on with: {command}")
@@ -591,7 +592,7 @@ def find_pictures(names: list[str]) -> list[str]:
             files.append(name)
     if not files:
         raise ValueError(f"FILE must name pictures; got none in {' '.join(names)}")
-    return files
+    return list(dict.fromkeys(files))  # each once
 
 
 def draw(args: argparse.Namespace) -> int:

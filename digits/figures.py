@@ -544,7 +544,7 @@ def _draw_stages(
         panel.set_title(title, size=9)
         panel.set(xticks=[], yticks=[], autoscale_on=False)
     for name, box in zip(names, found.boxes, strict=True):
-        _draw_box(panels[0], name, *box, highest=size[0] / 8)
+        _draw_box(panels[0], name, *box, highest=size[0] / 14)
 
 
 def _draw_box(

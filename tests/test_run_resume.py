@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from typing import ClassVar
 
 import numpy as np
@@ -87,6 +88,20 @@ class TestResume:
         last = HandwrittenNumberClassification.load(folder / "model.npz")
         assert_array_equal(last.W_dense, model.W_dense)
         assert self.read_metrics(folder)["complete"] is True
+
+    def test_after_ctrl_c_the_checkpoint_is_that_of_the_last_step(
+        self, environment, folder
+    ):
+        with start_program(environment, folder.parent, *self.FLAGS) as process:
+            for line in process.stdout:
+                if line.startswith("epoch 2/"):
+                    break
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
+        files = [folder / name for name in ("checkpoint.npz", "model.npz")]
+        checkpoint, model = map(HandwrittenNumberClassification.load, files)
+        for name, array in checkpoint.parameters.items():
+            assert_array_equal(array, model.parameters[name], err_msg=name)
 
     def test_a_new_run_that_cannot_begin_leaves_what_was_interrupted(
         self, environment, folder, capsys

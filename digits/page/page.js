@@ -71,7 +71,7 @@ async function openPicture(source) {
   if (!source) return;
   const picture = await createImageBitmap(source).catch(() => null);
   if (picture) layDown(picture, source);
-  else answer.textContent = "this is not a picture that can be shown";
+  else show({message: "this is not a picture that can be shown"});
 }
 
 // ---------------------------------------------------------------- Reading it
