@@ -200,8 +200,12 @@ class HandwrittenNumberClassification:
 
     def _present(self):
         """Return the settings of this class alone, as the attributes have them."""
-        own = _defaults(HandwrittenNumberClassification)
-        return {name: getattr(self, name) for name in own}
+        return {n: getattr(self, n) for n in _defaults(HandwrittenNumberClassification)}
+
+    def _take_up_changes(self):
+        """Let attributes that were assigned count as settings, as in `set_params`."""
+        if self._present() != self._in_force:
+            self.set_params()
 
     def set_params(self, **settings: Any) -> HandwrittenNumberClassification:
         """Change settings: all of them or, where one is wrong, none.
@@ -280,7 +284,7 @@ class HandwrittenNumberClassification:
             if 0 < layer.window[0] <= layer.padding:
                 required = "pad by less than a window, which would see only zeros"
                 raise _wrong("architecture", required, got)
-            if max(layer.parameters, numbers) > cls._MOST:
+            if max(sum(la.parameters for la in layers), numbers) > cls._MOST:
                 required = f"need at most {cls._MOST:,} weights or numbers an image"
                 raise _wrong("architecture", required, f"more with {got}")
         return layers
@@ -351,6 +355,7 @@ class HandwrittenNumberClassification:
                 self.kernels.append(pair[0])
                 self.biases.append(pair[1])
         self._velocity = {name: np.zeros_like(p) for name, p in self.parameters.items()}
+        self._initial = zlib.crc32(self.W_dense.tobytes())
 
     # ---------------------------------------------------------------- Doors
 
@@ -384,8 +389,7 @@ class HandwrittenNumberClassification:
 
     def check_images(self, images: Array, name: str = "images") -> Array:
         """Return `images` as (B, H, W, C), uncopied, or raise what is wrong."""
-        if self._present() != self._in_force:
-            self.set_params()
+        self._take_up_changes()
         given, images, shape = images, np.asarray(images), tuple(self.input_shape)
         if images.dtype == object:
             got = f"a {type(given).__name__}: collect its batches, for example as "
@@ -513,14 +517,9 @@ class HandwrittenNumberClassification:
 
         ``map[b,y,x,f] = bias[f] + sum kernel[f,c,i,j] * images[b, s*y+i, s*x+j, c]``,
         where the sum runs over c, i and j, and s is the stride. As a matrix product:
-        the kernels, one a row, by the patches, one a column.
-
-        Parameters
-        ----------
-        images, kernel : arrays of shape (B, H, W, C) and (F, C, K_h, K_w)
-        bias : array of shape (F,), optional
-        stride, padding : int
-        patches : what `generate_patches` has returned for the same images; optional
+        the kernels, one a row, by the patches, one a column. Takes arrays of shape
+        (B, H, W, C), (F, C, K_h, K_w) and (F,), and what `generate_patches` has made of
+        these images, if it is there.
         """
         images = self._check_tensor("images", images, "B H W C")
         kernel = self._check_tensor("kernel", kernel, "F C K_h K_w")
@@ -554,13 +553,8 @@ class HandwrittenNumberClassification:
         Forward, ``map = kernel @ patches``; hence ``d_kernel = d_map @ patches.T``:
         over all places and images, each weight sums what it was multiplied with times
         the derivative of the product. The bias is added everywhere, so its gradient is
-        ``d_feature_map`` summed over B, H' and W'.
-
-        Parameters
-        ----------
-        images, d_feature_map : arrays of shape (B, H, W, C) and (B, H', W', F)
-        kernel_size : int or (int, int)
-        stride, padding, patches : as in the forward step
+        ``d_feature_map`` summed over B, H' and W'. Takes arrays of shape (B, H, W, C)
+        and (B, H', W', F), K or (K_h, K_w), and the rest as in the forward step.
         """
         images = self._check_tensor("images", images, "B H W C")
         d_feature_map = self._check_tensor("d_feature_map", d_feature_map, "B H' W' F")
@@ -591,13 +585,8 @@ class HandwrittenNumberClassification:
 
         Forward, ``map = kernel @ patches``; hence ``d_patches = kernel.T @ d_map``. A
         pixel stands in several patches, and its derivative is the sum over them. This
-        is what lets convolutions be stacked.
-
-        Parameters
-        ----------
-        d_feature_map, kernel : arrays of shape (B, H', W', F) and (F, C, K_h, K_w)
-        input_shape : (int, int), H and W of the input
-        stride, padding : as in the forward step
+        is what lets convolutions be stacked. Takes arrays of shape (B, H', W', F) and
+        (F, C, K_h, K_w), the input's (H, W), and the rest as in the forward step.
         """
         d_feature_map = self._check_tensor("d_feature_map", d_feature_map, "B H' W' F")
         kernel = self._check_tensor("kernel", kernel, "F C K_h K_w")
@@ -664,12 +653,8 @@ class HandwrittenNumberClassification:
         maxima the first in row-major order wins, alone. Rows and columns that do not
         fill a window are left out.
 
-        Parameters
-        ----------
-        feature_map : array of shape (B, H, W, F)
-        pool_size, stride : int
-            P, the side of the window, and its step, by default P as well.
-        with_mask : bool; False saves the mask, which only the way back needs
+        `feature_map` is of shape (B, H, W, F), `pool_size` P, and `stride` P as well,
+        if it is left out. `with_mask` saves what only the way back needs.
         """
         feature_map = self._check_tensor("feature_map", feature_map, "B H W F")
         window = _pair("pool_size", (pool_size, pool_size))
@@ -713,15 +698,9 @@ class HandwrittenNumberClassification:
         """Send each gradient back to the place of its window's maximum: (B, H, W, F).
 
         Elsewhere the gradient is zero; the winner of several windows gets their sum.
-        What is left out is taken from the last `generate_max_pool`, whose docstring
-        shows an example.
-
-        Parameters
-        ----------
-        d_pooled : array of shape (B, H', W', F)
-        mask : bool array of shape (B, H', W', F, P, P), optional
-        stride : int, optional
-        output_shape : (int, int), H and W of the feature map, or its shape; optional
+        Takes d_pooled of shape (B, H', W', F), the mask, the stride and the map's
+        (H, W) or whole shape. What is left out is that of the last `generate_max_pool`,
+        whose docstring shows an example.
         """
         mask, stride, size = self._recall_pooling(mask, stride, output_shape)
         d_pooled = self._check_tensor("d_pooled", d_pooled, "B H' W' F")
@@ -1052,12 +1031,8 @@ class HandwrittenNumberClassification:
             Called after every step as ``callback(model, step, loss)``, with steps from
             1 on. If it returns True, the training ends with a short epoch.
 
-        Raises
-        ------
-        FloatingPointError
-            If the training diverges; the parameters are those from before that epoch.
-        OSError
-            If a checkpoint cannot be written; the one before it stays as it is.
+        Divergence is a FloatingPointError, and loses that epoch alone. A checkpoint
+        that cannot be written is an OSError, and leaves the one before it.
         """
         images, labels = self.check_examples(images, labels)
         if validation_data is not None:
@@ -1073,6 +1048,8 @@ class HandwrittenNumberClassification:
             _remove_leftovers(Path(checkpoint))
         save = partial(self.save, checkpoint) if checkpoint is not None else _do_nothing
         callback = _do_nothing if callback is None else callback
+        if not callable(callback):
+            raise _wrong("callback", "be callable", repr(callback), TypeError)
         save()
         with self._progress_bar(verbose) as bar:
             if verbose and beginning:
@@ -1080,7 +1057,11 @@ class HandwrittenNumberClassification:
             while self._run.epoch < self._run.epochs:
                 results = self._train_epoch(images, labels, bar, save, callback)
                 if validation_data is not None:
-                    loss, accuracy = self.evaluate(*validation_data)
+                    with np.errstate(over="ignore", invalid="ignore"):
+                        loss, accuracy = self.evaluate(*validation_data)
+                    self._check_convergence(
+                        loss, math.ceil(len(labels) / self.batch_size)
+                    )
                     results |= {"val_loss": loss, "val_accuracy": accuracy}
                 with holding_back_interrupts():
                     self._finish_epoch(results)
@@ -1095,8 +1076,7 @@ class HandwrittenNumberClassification:
     ) -> HandwrittenNumberClassification:
         """Train silently for one pass over `images`, on from the present parameters.
 
-        Momentum is kept from call to call; a one-cycle schedule is one cycle a call. An
-        interrupted `fit` does not go on. `classes` is scikit-learn's: only checked.
+        Momentum is kept; a one-cycle schedule is one cycle. `classes` is only checked.
         """
         if classes is not None:
             self._check_labels(classes, len(classes), len(self.B_dense), "classes")
@@ -1105,7 +1085,7 @@ class HandwrittenNumberClassification:
 
     def _train_epoch(self, images, labels, bar, save, callback):
         """Go through the rest of an epoch; return its loss, accuracy and seconds."""
-        run = self._run
+        run, layers = self._run, self.layers
         bar.set_description_str(f"epoch {run.epoch + 1}/{run.epochs}")
         started, saved = time.perf_counter() - run.seconds, run.seconds
         # Overflows are reported below, in better words than NumPy's warnings.
@@ -1121,7 +1101,11 @@ class HandwrittenNumberClassification:
                 if run.seconds - saved > self._BETWEEN_CHECKPOINTS:
                     save()
                     saved = run.seconds
-                if callback(self, step, loss):
+                ended = callback(self, step, loss)
+                if self.layers is not layers:
+                    raise _wrong("callback", "leave the network as it is", "another")
+                self._run = run  # It may have changed a rate, which counts from now on.
+                if isinstance(ended, (bool, np.bool_)) and ended:
                     run.epochs = run.epoch + 1
                     break
         if run.epoch + 1 == run.epochs:
@@ -1221,8 +1205,8 @@ class HandwrittenNumberClassification:
 
     def _check_convergence(self, loss, step):
         """End the run and undo its epoch if a number is no longer finite."""
-        # A loss that is not finite makes its gradients, and through them these, so too.
-        if all(np.isfinite(array).all() for array in self.parameters.values()):
+        finite = all(np.isfinite(array).all() for array in self.parameters.values())
+        if finite and math.isfinite(loss):
             return
         for name, array in self._trained_arrays().items():
             array[...] = self._run.before[name]
@@ -1287,7 +1271,8 @@ class HandwrittenNumberClassification:
 
     def predict(self, images: Array) -> Array:
         """Return the most probable class of each image, int of shape (B,)."""
-        if not (self._warned or any(b.any() for b in (*self.biases, self.B_dense))):
+        as_new = zlib.crc32(self.W_dense.tobytes()) == self._initial
+        if not self._warned and as_new and not self.B_dense.any():
             self._warned = True
             what = "network should be trained to predict; got initial weights: call fit"
             warnings.warn(what, stacklevel=2)
@@ -1328,6 +1313,10 @@ class HandwrittenNumberClassification:
     def _batch(self, images, whole=False):
         """Return a batch as floats 0..1, the batch innermost; what is read, or all."""
         self._work.taken = 0
+        numbers = len(images) * sum(layer.numbers for layer in self.layers)
+        if numbers > 20 * self._MOST:
+            required, got = f"need at most {20 * self._MOST:,} numbers", f"{numbers:,}"
+            raise _wrong("a batch of images", required, got)
         height, width = images.shape[1:3] if whole else self._read_size
         batch = self._tensor((len(images), height, width, images.shape[3]), self.dtype)
         np.copyto(batch, images[:, :height, :width])
@@ -1361,8 +1350,9 @@ class HandwrittenNumberClassification:
     def _tensor(self, shape, dtype):
         """Return an empty tensor (B, H, W, C), the batch innermost in memory."""
         batch, height, width, channels = shape
-        array = self._array((channels, height, width, batch), dtype)
-        return array.transpose(3, 1, 2, 0)
+        return self._array((channels, height, width, batch), dtype).transpose(
+            3, 1, 2, 0
+        )
 
     def _matrix(self, rows, columns, dtype):
         """Return an empty matrix. Rows a power of two apart would share cache lines."""
@@ -1392,6 +1382,7 @@ class HandwrittenNumberClassification:
         momentum, the state of the random generator, an unfinished `fit`. If it cannot
         be written, an OSError leaves the one before as it is.
         """
+        self._take_up_changes()
         as_new = type(self)(**self.get_params())
         as_new._take_arrays(self.parameters, as_new.parameters)
         run = self._run if self._run and self._run.epoch < self._run.epochs else None
@@ -1454,17 +1445,19 @@ class HandwrittenNumberClassification:
         if not self.history.keys() <= history.keys() <= set(known):
             raise _wrong("history", f"have names from {known}", list(history))
         for name, values in history.items():
-            numbers = np.array([0 if value is None else value for value in values])
-            finite = numbers.dtype.kind in "if" and np.isfinite(numbers).all()
-            if not finite or numbers.shape != (len(history["loss"]),):
+            none = None if name.startswith("val_") else ""
+            numbers = np.array([0 if value is none else value for value in values])
+            sound = numbers.dtype.kind in "if" and isinstance(values, list)
+            sound = sound and np.isfinite(numbers).all() and (numbers >= 0).all()
+            if not sound or numbers.shape != (len(history["loss"]),):
                 raise ValueError(f"history must have a number an epoch; not in {name}")
         if run is not None:
             run = _Run(**run, order=arrays["order"])
             run.check(self._bias_names())
             empty = {n: np.empty_like(a) for n, a in self._trained_arrays().items()}
             run.before = empty
-            if "mean.W_dense" in arrays:
-                run.mean = {name: empty[name].copy() for name in self.parameters}
+            averaged = self.parameters if "mean.W_dense" in arrays else ()
+            run.mean = {name: empty[name].copy() for name in averaged}
         self.history, self._run = history, run
         self.metadata = dict(training.get("metadata", {}))
         into = self._trained_arrays() | (run.arrays() if run else {})
@@ -1513,8 +1506,7 @@ class HandwrittenNumberClassification:
     def summary(self) -> None:
         """Print the table that `str` returns, and what is computed in other ways."""
         print(self)
-        kinds = "-".join(layer.kind for layer in self.layers)
-        if "convolution-pooling" in kinds:
+        if "convolution-pooling" in "-".join(layer.kind for layer in self.layers):
             print("Pooling is computed before the ReLU in front of it: they commute.")
         if self._read_size != tuple(self.input_shape[:2]):
             read, whole = _times(self._read_size), _times(self.input_shape[:2])
@@ -1562,8 +1554,8 @@ class HandwrittenNumberClassification:
     ) -> tuple[list[tuple], list[tuple]]:
         """Return the result of each step for one image and, with its label, each back.
 
-        `image` is (H, W), (H, W, C), (1, H, W) or (1, H, W, C). All maps are whole, as
-        in the table of `summary`, unlike in training.
+        `image` is (H, W), (H, W, C) or a batch of one. All maps are whole, as in
+        `summary`, unlike in training.
 
         Returns
         -------
@@ -1680,7 +1672,8 @@ class _Run:
         ordered = np.array_equal(np.sort(self.order), np.arange(self.images))
         if not ordered or self.order.dtype != np.int64:
             raise _wrong("order", f"be one of {self.images} images", "another")
-        if self.warned not in (True, False) or not set(self.silent) <= {*biases}:
+        known = isinstance(self.silent, list) and set(self.silent) <= {*biases}
+        if self.warned not in (True, False) or not known:
             got = f"{self.warned!r} and {self.silent!r}"
             raise _wrong("warned and silent", "be a bool and names of biases", got)
 
@@ -1738,6 +1731,9 @@ def replace_file(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     So `path` never holds half a file, and after an OSError what it held before.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        got = f"{os.fspath(path)!r}, which is no file"
+        raise _wrong("path", "be one to write to", got, OSError)
     if not path.parent.is_dir():
         got = repr(os.fspath(path))
         raise _wrong("path", "lie in a folder that exists", got, FileNotFoundError)
@@ -1766,7 +1762,7 @@ def _remove_leftovers(path):
     """Remove the temporary files of `path` that killed processes have left."""
     with suppress(OSError):  # Writing reports it.
         for file in path.parent.iterdir():
-            if file.name.startswith(f".{path.name}.") and file.suffix == ".tmp":
+            if re.fullmatch(rf"\.{re.escape(path.name)}\.\d+\.tmp", file.name):
                 file.unlink(missing_ok=True)
 
 
@@ -1826,14 +1822,20 @@ def check_unpacked(unpacked: int, packed: int) -> None:
 @cache
 def _defaults(kind):
     """Return a class's settings with defaults, also those that it passes on upward."""
-    parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
-    named = {p.name: p.default for p in parameters if p.kind.value in (0, 1, 3)}
-    passed_on = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    return named | (_defaults(kind.__mro__[1]) if passed_on else {})
+    settings = {}
+    for part in kind.__mro__:
+        if "__init__" in vars(part):
+            parameters = list(inspect.signature(part.__init__).parameters.values())[1:]
+            own = {p.name: p.default for p in parameters if p.kind.value in (0, 1, 3)}
+            settings = own | settings if part is not kind else own
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+                break
+    return settings
 
 
 def _wrong(name, required, got, kind=ValueError):
     """Return the error for an argument: all of them have this one grammar."""
+    got = got if len(str(got)) <= 2000 else f"{str(got)[:200]} ... {str(got)[-200:]}"
     return kind(f"{name} must {required}; got {got}")
 
 

@@ -205,6 +205,7 @@ def describe(model: Model, job: Job) -> dict[str, Any]:
         "training_images": len(job.split.images),
         "validation_images": job.split.count_held_out,
         "test_images": len(job.data.test_images),
+        "checksum": checksum(job.data),
         "parameters": sum(layer.parameters for layer in model.layers),
         "multiply_adds": sum(layer.multiply_adds for layer in model.layers),
     }
@@ -358,8 +359,9 @@ def report_training(
 
 def reproduce(args: argparse.Namespace) -> int:
     """Train and test a recipe with several seeds; go on where an earlier run ended."""
-    if args.seeds < 1:
-        raise ValueError(f"--seeds must be at least 1; got {args.seeds}")
+    if not 1 <= args.seeds <= 1000:
+        required = "at least 1" if args.seeds < 1 else "at most 1000"
+        raise ValueError(f"--seeds must be {required}; got {args.seeds}")
     for name in ("architecture", "seed"):
         if getattr(args, name) is not None:
             got = f"got {getattr(args, name)!r}: the recipe and --seeds say it"
@@ -440,7 +442,9 @@ def compare(args: argparse.Namespace) -> int:
     models = [Model(**settings | {"architecture": name}) for name in names]
     with prepare(args, models) as job:
         path = job.output / "comparison.json"
-        results = dict.fromkeys(names) | read_finished_configurations(path, models, job)
+        results = dict.fromkeys(names) | read_finished_configurations(
+            path, models[0], job
+        )
         status = try_configurations(models, job, results, path)
         rows = [row for row in results.values() if row]
         if not rows:
@@ -454,24 +458,20 @@ def compare(args: argparse.Namespace) -> int:
     return status
 
 
-def read_finished_configurations(
-    path: Path, models: list[Model], job: Job
-) -> dict[str, dict[str, Any]]:
-    """Return the rows, by name, that an earlier comparison of the same kind wrote."""
+def read_finished_configurations(path: Path, model: Model, job: Job) -> dict[str, dict]:
+    """Return the rows, by name, of an earlier comparison of the same kind and data."""
+
+    def kind(row: dict[str, Any]) -> list[Any]:
+        settings = row["settings"] | {"architecture": "any"}
+        return [settings, row["checksum"], row["training_images"]]
+
+    wanted = kind(json.loads(json.dumps(describe(model, job))))
     try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))["configurations"]
-        rows = {row["architecture"]: row for row in earlier}
-        figures.plot_comparison(earlier)
+        rows = json.loads(path.read_text(encoding="utf-8"))["configurations"]
+        figures.plot_comparison(rows)
+        return {row["architecture"]: row for row in rows if kind(row) == wanted}
     except Exception:  # There is no such file, or it is no comparison.
         return {}
-    expected = {
-        m.architecture: json.loads(json.dumps(describe(m, job))) for m in models
-    }
-    return {
-        name: rows[name]
-        for name in expected.keys() & rows.keys()
-        if expected[name].items() <= rows[name].items()
-    }
 
 
 def try_configurations(
@@ -541,6 +541,9 @@ def load_model(path: str) -> Model:
     except FileNotFoundError:
         got = f"got {path}, where there is none. Train one first: python run.py"
         raise ValueError(f"--model must be a trained model; {got}") from None
+    except OSError as error:
+        got = f"got {path}: {error.strerror}"
+        raise ValueError(f"--model must be a trained model; {got}") from error
     except ValueError as error:
         required = "--model must be a model that this program has trained"
         raise ValueError(f"{required}; got another file: {error}") from error
@@ -686,7 +689,7 @@ def main(arguments: list[str] | None = None) -> int:
         remedy = "pip install -r requirements.txt"
         print(f"run.py: error: {error}: {remedy}", file=sys.stderr)
         return 2
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError) as error:
         print(f"run.py: error: {error}", file=sys.stderr)
         return 2
 

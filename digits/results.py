@@ -81,7 +81,7 @@ def print_report(report: dict[str, Any]) -> None:
     """Print the short table that a training run ends with."""
     history, rows = report["history"], [("", "loss", "accuracy")]
     for name, key in (("training, last epoch", ""), ("validation", "val_")):
-        if history.get(f"{key}loss"):
+        if history.get(f"{key}loss", [None])[-1:] not in ([], [None]):
             loss, accuracy = history[f"{key}loss"][-1], history[f"{key}accuracy"][-1]
             rows.append((name, f"{loss:.4f}", f"{accuracy:.2%}"))
     loss, accuracy = report["test_loss"], report["test_accuracy"]

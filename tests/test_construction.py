@@ -242,6 +242,23 @@ class TestBounds:
         with pytest.raises(ValueError, match="'MP1000' at position 3"):
             HandwrittenNumberClassification("30C1-30C1-MP1000-1N", input_shape=shape)
 
+    def test_the_weights_of_all_layers_count(self):
+        with pytest.raises(ValueError, match=r"need at most 100,000,000 .*'9000N'"):
+            HandwrittenNumberClassification("9000N-9000N-9000N-10N")
+
+    def test_a_batch_has_a_bound_too(self):
+        model = HandwrittenNumberClassification(
+            "30C1-MP1000-1N", input_shape=(1000, 1000, 1)
+        )
+        images = np.broadcast_to(np.zeros((1, 1, 1, 1), np.uint8), (40, 1000, 1000, 1))
+        with pytest.raises(ValueError, match="a batch of images must need at most"):
+            model.forward(images)
+
+    def test_a_refusal_is_no_longer_than_one_can_read(self):
+        with pytest.raises(ValueError, match="architecture must") as raised:
+            HandwrittenNumberClassification("8C4x" * 100_000)
+        assert len(str(raised.value)) < 3000
+
     def test_padding_below_the_window_is_taken(self):
         layers = HandwrittenNumberClassification("2C3p2-2C5p4-10N").layers
         assert [layer.output_shape for layer in layers[:2]] == [
@@ -330,7 +347,23 @@ class Fixed(HandwrittenNumberClassification):
         super().__init__("3N", lr=lr, **SMALL)
 
 
+class Mixed:
+    """A mixin without settings."""
+
+
+class Blended(Mixed, HandwrittenNumberClassification):
+    """A subclass with a mixin."""
+
+    def __init__(self, extra=1, **settings):
+        super().__init__(**settings)
+        self.extra = extra
+
+
 class TestSubclasses:
+    def test_a_mixin_does_not_matter(self):
+        own = HandwrittenNumberClassification().get_params()
+        assert Blended(lr=0.5).get_params() == own | {"lr": 0.5, "extra": 1}
+
     def test_settings_are_its_own_and_those_it_passes_on(self):
         settings = Tuned("sweet", lr=0.2).get_params()
         assert settings["flavour"] == "sweet"

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import pickle
 
 import numpy as np
@@ -218,3 +219,59 @@ def test_a_history_beyond_all_bounds_is_refused(path, value):
     np.savez(path, **content | {"history": json.dumps(history)})
     with pytest.raises(ValueError, match="path must be a model file"):
         HandwrittenNumberClassification.load(path)
+
+
+def test_what_was_assigned_is_taken_up_before_it_is_saved(examples, tmp_path):
+    model = small_model().fit(*examples, verbose=0)
+    model.architecture = "3N"
+    model.save(tmp_path / "model.npz")
+    assert not HandwrittenNumberClassification.load(tmp_path / "model.npz").kernels
+
+
+@pytest.mark.parametrize("name", [".", "", "folder"])
+def test_only_a_file_is_replaced(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match=r"path must be one to write to; .* is no file"):
+        small_model().save(name)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX")
+def test_no_device_is_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match=r"path must be one to write to; .* is no file"):
+        small_model().save(tmp_path / "pipe")
+    assert not (tmp_path / "pipe").is_file()
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        {"loss": [None], "accuracy": [1], "seconds": [1]},
+        {"loss": [1], "accuracy": [1], "seconds": [None]},
+        {"loss": [-1], "accuracy": [1], "seconds": [1]},
+        {"loss": "", "accuracy": "", "seconds": ""},
+        {"loss": {}, "accuracy": {}, "seconds": {}},
+    ],
+)
+def test_a_history_that_no_training_makes_is_refused(path, history):
+    with np.load(path) as archive:
+        content = dict(archive)
+    np.savez(path, **content | {"history": json.dumps(history)})
+    with pytest.raises(ValueError, match="path must be a model file"):
+        HandwrittenNumberClassification.load(path)
+
+
+def test_validation_may_be_unknown_for_an_epoch(examples, tmp_path):
+    model = small_model().fit(*examples, validation_data=examples, verbose=0)
+    model.fit(*examples, verbose=0).save(tmp_path / "model.npz")
+    twin = HandwrittenNumberClassification.load(tmp_path / "model.npz")
+    assert twin.history["val_loss"][1] is None
+
+
+def test_only_leftovers_are_removed(examples, tmp_path):
+    for name in (".c.npz.123.tmp", ".c.npz.notes.tmp", ".other.npz.5.tmp", "c.npz.tmp"):
+        (tmp_path / name).write_text("x")
+    small_model().fit(*examples, verbose=0, checkpoint=tmp_path / "c.npz")
+    left = {entry.name for entry in tmp_path.iterdir()}
+    assert left == {"c.npz", ".c.npz.notes.tmp", ".other.npz.5.tmp", "c.npz.tmp"}

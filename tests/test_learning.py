@@ -368,6 +368,19 @@ class TestDivergence:
         assert len(model.history["loss"]) == 4
 
 
+class TestDivergenceInTheLastStep:
+    def test_it_is_seen_where_there_are_validation_data(self, examples, tmp_path):
+        model = HandwrittenNumberClassification(
+            "4C5-4N-3N", lr=1e25, batch_size=50, **SMALL
+        )
+        before, path = snapshot(model), tmp_path / "checkpoint.npz"
+        options = {"validation_data": examples, "checkpoint": path, "verbose": 0}
+        with pytest.raises(FloatingPointError, match="lr must be small enough"):
+            model.fit(*examples, **options)
+        assert_same_parameters(model, before)
+        HandwrittenNumberClassification.load(path)
+
+
 class TestStuck:
     def test_a_layer_of_dead_relus_draws_one_warning_that_names_it(self, examples):
         model = HandwrittenNumberClassification("4C3-5C3-MP2-3N", **SMALL)
@@ -539,6 +552,64 @@ class TestCallback:
         done = np.arange(1, 6) / 6
         expected = 0.2 * np.minimum(done / 0.3, (1 - done) / 0.7)
         assert_allclose(rates, expected)
+
+
+class TestCallbackThatChangesThings:
+    def test_a_rate_counts_from_the_next_step_on(self, examples):
+        rates = []
+
+        def halve(model, step, loss):
+            rates.append(model.rate)
+            model.lr /= 2
+            model.evaluate(*examples)
+
+        model = small_model(batch_size=10, lr=0.1)
+        model.fit(
+            *examples, epochs=2, verbose=0, validation_data=examples, callback=halve
+        )
+        assert_allclose(rates, 0.1 / 2.0 ** np.arange(10))
+        assert len(model.history["loss"]) == 2
+
+    @pytest.mark.parametrize("setting", [{"architecture": "3N"}, {"seed": 5}])
+    def test_another_network_is_refused(self, examples, setting):
+        model = small_model(batch_size=10)
+
+        def change(model, step, loss):
+            model.set_params(**setting)
+
+        with pytest.raises(
+            ValueError, match="callback must leave the network as it is"
+        ):
+            model.fit(*examples, verbose=0, callback=change)
+        assert model.fit(*examples, verbose=0).history["loss"]
+
+    @pytest.mark.parametrize("answer", ["no", 1, np.ones(2), object()])
+    def test_only_true_ends_the_training(self, examples, answer):
+        steps = []
+
+        def answer_so(model, step, loss):
+            steps.append(step)
+            return answer
+
+        small_model(batch_size=10).fit(*examples, verbose=0, callback=answer_so)
+        assert steps == [1, 2, 3, 4, 5]
+
+    def test_numpys_true_is_true(self, examples):
+        steps = []
+
+        def stop(model, step, loss):
+            steps.append(step)
+            return np.float64(loss) > 0
+
+        small_model(batch_size=10).fit(*examples, verbose=0, callback=stop)
+        assert steps == [1]
+
+    def test_what_cannot_be_called_is_refused_before_the_first_step(self, examples):
+        model = small_model()
+        before = snapshot(model)
+        with pytest.raises(TypeError, match="callback must be callable; got 5"):
+            model.fit(*examples, verbose=0, callback=5)
+        assert_same_parameters(model, before)
 
 
 class TestWhatBegins:

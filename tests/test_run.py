@@ -436,6 +436,34 @@ class TestCompare:
         assert run.main([*command, "--seed", "1"]) == 0
         assert trained[1:] == [*self.NAMES]  # Other settings have other results.
 
+    def test_rows_of_other_configurations_stay(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        for name in self.NAMES[:2]:
+            command = ["compare", name, "--data", str(DIGITS), "--epochs", "1"]
+            assert run.main(command) == 0
+        text = (tmp_path / "results" / "comparison.json").read_text()
+        rows = json.loads(text)["configurations"]
+        assert {row["architecture"] for row in rows} == {*self.NAMES[:2]}
+
+    @pytest.mark.parametrize(
+        "command", [["compare", "10N"], ["reproduce", "fast", "--seeds", "1"]]
+    )
+    def test_results_of_other_data_are_not_taken_for_these(
+        self, tmp_path, monkeypatch, capsys, command
+    ):
+        monkeypatch.chdir(tmp_path)
+        arrays = dict(np.load(DIGITS))
+        statuses = []
+        for change in (0, 1):
+            np.savez("d.npz", **arrays | {"x_train": arrays["x_train"] ^ change})
+            flags = ["--data", "d.npz", "--epochs", "1"]
+            statuses.append(run.main([*command, *flags]))
+        said = capsys.readouterr()
+        assert "are there already" not in said.out
+        if command[0] == "reproduce":
+            assert "checksum" in said.err
+        assert statuses == [0, 0 if command[0] == "compare" else 2]
+
     @pytest.mark.parametrize("error", [MemoryError("too much"), OSError("no disk")])
     def test_an_error_loses_no_finished_configuration(
         self, tmp_path, monkeypatch, error
