@@ -928,9 +928,8 @@ class HandwrittenNumberClassification:
 
         def draw(most, shape):
             """Draw from -most to most, times the strength."""
-            drawn = (generator.random(shape, np.float32) - 0.5) * (
-                2 * float(strength) * most
-            )
+            most = 2 * float(strength) * most
+            drawn = (generator.random(shape, np.float32) - 0.5) * most
             return drawn.astype(self.dtype, copy=False)
 
         angle, slant = draw(self._ROTATION, (batch,)), draw(self._SHEAR, (batch,))
@@ -1212,13 +1211,9 @@ class HandwrittenNumberClassification:
             array[...] = self._run.before[name]
         epoch, self._run = self._run.epoch + 1, None
         got = "infinite parameters" if math.isfinite(loss) else f"a loss of {loss}"
-        got += (
-            f" in step {step} of epoch {epoch}, at a learning rate of {self.rate:g}: "
-        )
-        got += (
-            f"try a tenth of lr={self.lr:g}, less momentum, or images scaled to 0..1; "
-        )
-        got += "the parameters are those from before this epoch"
+        got += f" in step {step} of epoch {epoch}, at a learning rate of {self.rate:g}"
+        got += f": try a tenth of lr={self.lr:g}, less momentum, or images scaled to "
+        got += "0..1; the parameters are those from before this epoch"
         required = "be small enough for training to converge"
         raise _wrong("lr", required, got, FloatingPointError)
 
@@ -1350,9 +1345,8 @@ class HandwrittenNumberClassification:
     def _tensor(self, shape, dtype):
         """Return an empty tensor (B, H, W, C), the batch innermost in memory."""
         batch, height, width, channels = shape
-        return self._array((channels, height, width, batch), dtype).transpose(
-            3, 1, 2, 0
-        )
+        array = self._array((channels, height, width, batch), dtype)
+        return array.transpose(3, 1, 2, 0)
 
     def _matrix(self, rows, columns, dtype):
         """Return an empty matrix. Rows a power of two apart would share cache lines."""
