@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import glob
 import json
+import math
 import os
 import re
 import shlex
@@ -24,14 +24,14 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from digits import figures
 from digits.canvas import draw_to_files
 from digits.mnist import Data, Split, load_data, split_training
-from digits.pictures import UNSURE, find_digits, name_digits, read_image
+from digits.pictures import UNSURE, find_digits, find_pictures, name_digits, read_image
 from digits.results import (
     alone_in,
     make_folder,
@@ -54,8 +54,6 @@ from handwritten_classifier import (
 Model = HandwrittenNumberClassification
 INTERRUPTED = 130  # exit status after Ctrl-C: 128 + SIGINT
 EMBEDDED_EPOCHS = 10  # times as many epochs on the embedded digits, 40 x fewer
-# Of the pictures that are read in a folder.
-PICTURES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 CHECKPOINT = "checkpoint.npz"  # of a run that is not finished, beside its results
 
 TUNED = {
@@ -417,16 +415,21 @@ def read_finished_seeds(path: Path, report: dict[str, Any]) -> list[dict[str, An
     try:
         earlier = json.loads(path.read_text(encoding="utf-8"))
         earlier = earlier["settings"] | earlier
-        summarise(earlier["seeds"])
-        sorted(row["seed"] for row in earlier["seeds"])
-    except (ValueError, LookupError, TypeError) as error:
+        rows = earlier["seeds"]
+        numbers = [row[n] for row in rows for n in ("test_accuracy", "seconds")]
+        seeds = [row["seed"] for row in rows if type(row["seed"]) is int]
+        finite = all(type(v) is float and math.isfinite(v) for v in numbers)
+        if not finite or len({*seeds}) < len(rows) or not rows:
+            raise ValueError("no rows of numbers")
+        summarise(rows)
+    except Exception as error:  # Whatever a file may hold.
         raise ValueError(f"{required}; got no readable results: {remedy}") from error
     report = json.loads(json.dumps(report))  # As in JSON, which has no tuples.
     for name, value in (report["settings"] | report).items():
         if earlier.get(name) != value:
             got = f"{name} {earlier.get(name)} in it, and {value} now"
             raise ValueError(f"{required}; got {got}: {remedy}")
-    return earlier["seeds"]
+    return rows
 
 
 # ------------------------------------------------------------------------ Compare
@@ -582,22 +585,6 @@ def predict(args: argparse.Namespace) -> int:
     return status
 
 
-def find_pictures(names: list[str]) -> list[str]:
-    """Return the files that are named, those in folders, and those of wildcards."""
-    files = []
-    for name in names:
-        if os.path.isdir(name):
-            inside = sorted(path for path in Path(name).iterdir() if path.is_file())
-            files += [str(path) for path in inside if path.suffix.lower() in PICTURES]
-        elif not os.path.exists(name) and glob.has_magic(name):
-            files += sorted(glob.glob(name, recursive=True))
-        else:
-            files.append(name)
-    if not files:
-        raise ValueError(f"FILE must name pictures; got none in {' '.join(names)}")
-    return list(dict.fromkeys(files))  # each once
-
-
 def draw(args: argparse.Namespace) -> int:
     """Serve a page to draw digits on, to this machine alone, until Ctrl-C."""
     from digits.page.server import DrawingServer, listen
@@ -630,18 +617,27 @@ COMMANDS = {  # what each does, and its flags
 
 
 class Parser(argparse.ArgumentParser):
-    """A command line that says what a misspelt command may have meant."""
+    """A command line that says what a misspelt word may have meant."""
 
     def error(self, message: str) -> None:
-        """End with the error, and the nearest command."""
-        wrong = re.search("invalid choice: '(.*?)'", message)
-        word = wrong[1] if wrong else ""
-        names = [run.__name__ for run in COMMANDS]
-        near = difflib.get_close_matches(word, [*names, *RECIPES], 1)
-        if near:
-            meant = near[0] if near[0] in names else f"--recipe {near[0]}"
-            message += f"; did you mean: python run.py {meant}"
-        super().error(message)
+        """End with the error, and the nearest word that there is."""
+        wrong = re.search("argument (.*?): invalid choice: '(.*?)'", message)
+        where, word = wrong.groups() if wrong else ("", "")
+        commands = {run.__name__: run.__name__ for run in COMMANDS}
+        recipes = {name: f"--recipe {name}" for name in RECIPES}
+        known = {name: name for name in RECIPES} if "recipe" in where else {}
+        known = known or commands | recipes
+        given = (text.partition("=")[0] for text in Parser.given)
+        flags = {flag: flag for flag in [*SETTINGS, *FLAGS, "--help"]}
+        unknown = [f for f in given if f.startswith("--") and f not in flags]
+        if unknown:
+            word, known = unknown[0], flags
+            message = f"unrecognized arguments: {word}"
+        near = difflib.get_close_matches(word.replace("_", "-"), known, 1)
+        hint = f"; did you mean: {known[near[0]]}" if near else ""
+        super().error(message + hint)
+
+    given: ClassVar = []  # arguments of the present call
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -679,6 +675,7 @@ def add_flags(parser: argparse.ArgumentParser, run: Callable, flags: Iterable) -
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
+    Parser.given = sys.argv[1:] if arguments is None else arguments
     args = build_parser().parse_args(arguments)
     try:
         return (resume if args.resume else args.command)(args)

@@ -22,9 +22,11 @@ set by trial; ``tests/programs/handwriting.py`` measures the effect of changing 
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, NamedTuple
 
@@ -153,6 +155,30 @@ def _preprocess(
 # ---------------------------------------------------------------------- Picture files
 
 LARGEST_FILE = 100_000_000  # bytes; 12.5 million pixels of 8 bytes, uncompressed
+# Of the files in a folder, those with these endings are read.
+PICTURES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+
+
+def find_pictures(names: list[str]) -> list[str]:
+    """Return the files that are named, those in folders, and those of wildcards.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
+    files = []
+    for name in names:
+        if os.path.isdir(name):
+            inside = sorted(path for path in Path(name).iterdir() if path.is_file())
+            files += [str(path) for path in inside if path.suffix.lower() in PICTURES]
+        elif not os.path.exists(name) and glob.has_magic(name):
+            files += sorted(glob.glob(name, recursive=True))
+        else:
+            files.append(name)
+    if not files:
+        raise ValueError(f"FILE must name pictures; got none in {' '.join(names)}")
+    return list(dict.fromkeys(files))  # each once
 
 
 def read_image(path: str | os.PathLike | IO[bytes]) -> np.ndarray:

@@ -106,11 +106,11 @@ NO_DATA = [
     (LFS_POINTER, "a Git LFS pointer: .*git lfs pull"),
     (as_zip("t10k-images-idx3-ubyte"), "a zip archive: unpack it"),
     (b"", "an empty file"),
-    (gzip.compress(gzip.compress(b"")), "a gzipped file: unpack it"),
+    (gzip.compress(gzip.compress(b"", mtime=0), mtime=0), "a gzipped file: unpack it"),
 ]
 
 
-@pytest.mark.parametrize(("content", "named"), NO_DATA)
+@pytest.mark.parametrize(("content", "named"), NO_DATA, ids=range(len(NO_DATA)))
 @pytest.mark.parametrize("name", ["x.npz", IDX[2], f"{IDX[2]}.gz", "mnist_test.csv"])
 def test_what_is_no_data_is_named_as_what_it_is(tmp_path, arrays, name, content, named):
     (write_csv if name.endswith("csv") else write_idx)(tmp_path, arrays)

@@ -630,9 +630,18 @@ class TestWords:
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            (["fast"], "did you mean: python run.py --recipe fast"),
-            (["reproduc", "fast"], "did you mean: python run.py reproduce"),
-            (["comparE"], "did you mean: python run.py compare"),
+            (["fast"], "did you mean: --recipe fast"),
+            (["reproduc", "fast"], "did you mean: reproduce"),
+            (["comparE"], "did you mean: compare"),
+            (["reproduce", "fsat"], "did you mean: fast"),
+            (["--recipe", "fasst"], "did you mean: fast"),
+            (
+                ["--epoch", "3"],
+                "unrecognized arguments: --epoch; did you mean: --epochs",
+            ),
+            (["--batch_size=3"], "--batch_size; did you mean: --batch-size"),
+            (["compare", "10N", "--outptu", "x"], "did you mean: --output"),
+            (["predict", "x.png", "--modle", "x"], "did you mean: --model"),
             (
                 ["--epochs", "9" * 400],
                 "argument --epochs: must be below 10^12; got 400",
