@@ -609,25 +609,59 @@ def mutate_picture(
 
 
 class Load:
-    """`HandwrittenNumberClassification.load`, given models."""
+    """`HandwrittenNumberClassification.load`, given models and checkpoints."""
+
+    mixed = 0.1  # share of the files that are made of two
 
     def __init__(self) -> None:
         self.models = []
+        self.images, self.labels = np.full((9, 28, 28), 99, np.uint8), np.arange(9) % 3
         for architecture in ("2C5-MP2-10N", "10N", "1C3-2C3s2p1-8N-3N"):
-            model = HandwrittenNumberClassification(architecture)
-            with tempfile.TemporaryDirectory() as folder:
-                model.save(Path(folder, "model"))
-                self.models.append(Path(folder, "model").read_bytes())
+            for steps in (0, 2):
+                model = HandwrittenNumberClassification(
+                    architecture, averaging=0.9, batch_size=3, verbose=0
+                )
+                if steps:
+                    self.interrupt(model, steps)
+                with tempfile.TemporaryDirectory() as folder:
+                    model.save(Path(folder, "model"))
+                    self.models.append(Path(folder, "model").read_bytes())
+
+    def interrupt(self, model: HandwrittenNumberClassification, steps: int) -> None:
+        """Leave a training in the middle of its first epoch."""
+
+        def stop(model: HandwrittenNumberClassification, step: int, _: float) -> None:
+            if step == steps:
+                raise KeyboardInterrupt
+
+        with suppress(KeyboardInterrupt):
+            model.fit(self.images, self.labels, callback=stop)
 
     def write(self, rng: Generator, folder: Path) -> tuple[str, Path]:
-        changes = (*CHANGES, change_texts, change_texts, change_texts)
-        done, content = mutate_archive(rng, pick(rng, self.models), changes)
+        if rng.random() < self.mixed:
+            done, content = self.mix(rng)
+        else:
+            changes = (*CHANGES, change_texts, change_texts, change_texts)
+            done, content = mutate_archive(rng, pick(rng, self.models), changes)
         (folder / "model.npz").write_bytes(content)
         return done, folder / "model.npz"
+
+    def mix(self, rng: Generator) -> tuple[str, bytes]:
+        """Make a file whose parts come from two models or checkpoints."""
+        numbers = rng.integers(len(self.models), size=2)
+        two = [dict(np.load(io.BytesIO(self.models[n]))) for n in numbers]
+        names = sorted(two[0].keys() | two[1].keys())
+        parts = {n: pick(rng, [one[n] for one in two if n in one]) for n in names}
+        stream = io.BytesIO()
+        np.savez(stream, **parts)
+        return f"parts of models {numbers}", stream.getvalue()
 
     def read(self, path: Path) -> bool:
         model = HandwrittenNumberClassification.load(path)
         finite = all(np.isfinite(array).all() for array in model.parameters.values())
+        if tuple(model.input_shape) == (28, 28, 1) and len(model.B_dense) >= 3:
+            with suppress(FloatingPointError):  # Weights may be huge.
+                model.fit(self.images, self.labels, verbose=0, epochs=1)  # It goes on.
         return finite and isinstance(repr(model), str)
 
 
