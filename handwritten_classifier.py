@@ -738,9 +738,8 @@ class HandwrittenNumberClassification:
         size = _pair("output_shape", output_shape)
         if _fit_windows("output_shape", size, (side, side), stride) != tuple(counts):
             windows = f"{_times(counts)} windows {side}x{side}, stride {stride}"
-            raise _wrong(
-                "output_shape", f"be that of a map with {windows}", output_shape
-            )
+            required = f"be that of a map with {windows}"
+            raise _wrong("output_shape", required, output_shape)
         return mask, operator.index(stride), size
 
     # ---------------------------------------------------------------- The dense layer
@@ -926,16 +925,16 @@ class HandwrittenNumberClassification:
         batch, height, width, _ = images.shape
         size = (2, height, width, batch)
 
-        def draw(most, shape):
+        def _draw(most, shape):
             """Draw from -most to most, times the strength."""
             most = 2 * float(strength) * most
             drawn = (generator.random(shape, np.float32) - 0.5) * most
             return drawn.astype(self.dtype, copy=False)
 
-        angle, slant = draw(self._ROTATION, (batch,)), draw(self._SHEAR, (batch,))
-        stretch = np.exp(draw(self._SCALING, (2, batch)))
-        shift = draw(self._SHIFT, (2, batch))
-        field = draw(self._ELASTIC, size).reshape(2, height, width * batch)
+        angle, slant = _draw(self._ROTATION, (batch,)), _draw(self._SHEAR, (batch,))
+        stretch = np.exp(_draw(self._SCALING, (2, batch)))
+        shift = _draw(self._SHIFT, (2, batch))
+        field = _draw(self._ELASTIC, size).reshape(2, height, width * batch)
         field = (self._smoothing(height) @ field).reshape(size)
         field = self._smoothing(width) @ field
         # Where each pixel of the new image comes from in the old one: the field, plus
@@ -977,17 +976,16 @@ class HandwrittenNumberClassification:
         corner = corner * batch + np.arange(batch)
 
         # The mean of two, of which the second has `share`, in its place.
-        def mix(first, second, share):
+        def _mix(first, second, share):
             second -= first
             second *= share[..., np.newaxis]
             second += first
             return second
 
-        row = (width + 3) * batch
-        upper = mix(framed.take(corner, 0), framed.take(corner + batch, 0), across)
-        corner += row
-        lower = mix(framed.take(corner, 0), framed.take(corner + batch, 0), across)
-        return mix(upper, lower, down).transpose(2, 0, 1, 3)
+        upper = _mix(framed.take(corner, 0), framed.take(corner + batch, 0), across)
+        corner += (width + 3) * batch  # a row down
+        lower = _mix(framed.take(corner, 0), framed.take(corner + batch, 0), across)
+        return _mix(upper, lower, down).transpose(2, 0, 1, 3)
 
     # ---------------------------------------------------------------- Learning
 
@@ -1035,10 +1033,7 @@ class HandwrittenNumberClassification:
         """
         images, labels = self.check_examples(images, labels)
         if validation_data is not None:
-            kind, got = (tuple, list), type(validation_data).__name__
-            if not isinstance(validation_data, kind) or len(validation_data) != 2:
-                raise _wrong("validation_data", "be (images, labels)", f"a {got}")
-            validation_data = self.check_examples(*validation_data, kind="validation ")
+            validation_data = self._check_validation(validation_data)
         epochs = _check_integer("epochs", self.epochs if epochs is None else epochs, 1)
         verbose = self.verbose if verbose is None else verbose
         with holding_back_interrupts():
@@ -1056,12 +1051,7 @@ class HandwrittenNumberClassification:
             while self._run.epoch < self._run.epochs:
                 results = self._train_epoch(images, labels, bar, save, callback)
                 if validation_data is not None:
-                    with np.errstate(over="ignore", invalid="ignore"):
-                        loss, accuracy = self.evaluate(*validation_data)
-                    self._check_convergence(
-                        loss, math.ceil(len(labels) / self.batch_size)
-                    )
-                    results |= {"val_loss": loss, "val_accuracy": accuracy}
+                    results |= self._validate(*validation_data)
                 with holding_back_interrupts():
                     self._finish_epoch(results)
                 save()
@@ -1069,6 +1059,20 @@ class HandwrittenNumberClassification:
                     bar.write(_epoch_line(self._run.epoch, epochs, results))
         self._run = None
         return self
+
+    def _check_validation(self, validation_data):
+        """Return the pair of images and labels, checked."""
+        if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+            got = f"a {type(validation_data).__name__}"
+            raise _wrong("validation_data", "be (images, labels)", got)
+        return self.check_examples(*validation_data, kind="validation ")
+
+    def _validate(self, images, labels):
+        """Return what is recorded of them; the epoch's last step may have diverged."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            loss, accuracy = self.evaluate(images, labels)
+        self._check_convergence(loss, math.ceil(self._run.images / self.batch_size))
+        return {"val_loss": loss, "val_accuracy": accuracy}
 
     def partial_fit(
         self, images: Array, labels: Array, classes: Array | None = None
@@ -1566,23 +1570,23 @@ class HandwrittenNumberClassification:
             raise _wrong("image", "be a single one", len(image))
         forward, back = [("image", image[0].copy(), None)], []
 
-        def watch_forward(kind, layer, x):
+        def _watch_forward(kind, layer, x):
             if kind == "pooling":
                 winners = self.unpool(np.ones_like(x))[0] > 0
                 forward[-1] = (*forward[-1][:2], winners)
             forward.append((_TITLES[kind][0].format(layer), x[0].copy(), None))
 
-        def watch_back(kind, layer, d):
+        def _watch_back(kind, layer, d):
             d = d if kind == "kernel" else d[0].ravel() if kind == "flatten" else d[0]
             back.append((_TITLES[kind][1].format(layer), d.copy(), None))
 
         batch = self._batch(image, whole=True)
-        probabilities = self._forward(batch, watch=watch_forward)[0]
+        probabilities = self._forward(batch, watch=_watch_forward)[0]
         forward.append(("probabilities", probabilities[0], label))
         if label is not None:
-            labels = np.array([label])
-            self._check_labels(labels, 1, len(self.classes_), "label")
-            self._backward(batch, labels, watch_back)
+            classes = len(self.classes_)
+            labels = self._check_labels(np.array([label]), 1, classes, "label")
+            self._backward(batch, labels, _watch_back)
         return forward, back
 
 

@@ -314,12 +314,12 @@ def train_to_the_end(model: Model, job: Job, steps: list[tuple]) -> int:
     images, labels, held_out = job.split
     options = {"validation_data": held_out, "checkpoint": job.output / CHECKPOINT}
 
-    def collect(model: Model, step: int, loss: float) -> None:
+    def _collect(model: Model, step: int, loss: float) -> None:
         steps.append((step, loss, model.rate))
 
     try:
         if len(model.history["loss"]) < model.epochs:
-            model.fit(images, labels, callback=collect, **options)
+            model.fit(images, labels, callback=_collect, **options)
     except KeyboardInterrupt:
         print("\nInterrupted: what was learned so far is tested and written.")
         return INTERRUPTED
@@ -464,15 +464,15 @@ def compare(args: argparse.Namespace) -> int:
 def read_finished_configurations(path: Path, model: Model, job: Job) -> dict[str, dict]:
     """Return the rows, by name, of an earlier comparison of the same kind and data."""
 
-    def kind(row: dict[str, Any]) -> list[Any]:
+    def _kind(row: dict[str, Any]) -> list[Any]:
         settings = row["settings"] | {"architecture": "any"}
         return [settings, row["checksum"], row["training_images"]]
 
-    wanted = kind(json.loads(json.dumps(describe(model, job))))
+    wanted = _kind(json.loads(json.dumps(describe(model, job))))
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["configurations"]
         figures.plot_comparison(rows)
-        return {row["architecture"]: row for row in rows if kind(row) == wanted}
+        return {row["architecture"]: row for row in rows if _kind(row) == wanted}
     except Exception:  # There is no such file, or it is no comparison.
         return {}
 

@@ -116,7 +116,7 @@ class _Set(NamedTuple):
 def _take_set(folder: Path) -> _Set:
     """Return the best set of digits in a folder, or raise what it lacks."""
 
-    def faults(found: _Set) -> tuple:
+    def _faults(found: _Set) -> tuple:
         path = next(iter(found.files.values())).relative_to(folder)
         return (
             len(found.list_missing()),
@@ -131,7 +131,7 @@ def _take_set(folder: Path) -> _Set:
     if not sets:
         required = "mnist's IDX files, mnist.npz, or mnist_train.csv and mnist_test.csv"
         raise ValueError(f"{folder} must hold {required}; got none of them")
-    return min(sets, key=faults).check(folder)
+    return min(sets, key=_faults).check(folder)
 
 
 def _take_file(path: Path) -> _Set:
