@@ -1009,10 +1009,9 @@ class HandwrittenNumberClassification:
         in `history` are means over its batches, each taken before the step that it led
         to. One warning tells of an epoch that ends at chance or with a dead layer.
 
-        An interrupted `fit` goes on where it stood when it is called again with the
-        same labels and epochs, and ends with the same bits. Interruptions are Ctrl-C,
-        between two steps, errors of the disk and, once `load` has read its checkpoint,
-        the end of its process.
+        Interrupted, `fit` goes on where it stood when called again with the same labels
+        and epochs, and ends with the same bits. Interruptions are Ctrl-C, disk errors
+        and, once `load` has read its checkpoint, the end of its process.
 
         Parameters
         ----------
@@ -1036,14 +1035,14 @@ class HandwrittenNumberClassification:
             validation_data = self._check_validation(validation_data)
         epochs = _check_integer("epochs", self.epochs if epochs is None else epochs, 1)
         verbose = self.verbose if verbose is None else verbose
+        callback = _do_nothing if callback is None else callback
+        if not callable(callback):
+            raise _wrong("callback", "be callable", repr(callback), TypeError)
         with holding_back_interrupts():
             beginning = self._take_up_run(epochs, labels)
         if checkpoint is not None:
             _remove_leftovers(Path(checkpoint))
         save = partial(self.save, checkpoint) if checkpoint is not None else _do_nothing
-        callback = _do_nothing if callback is None else callback
-        if not callable(callback):
-            raise _wrong("callback", "be callable", repr(callback), TypeError)
         save()
         with self._progress_bar(verbose) as bar:
             if verbose and beginning:
@@ -1105,9 +1104,10 @@ class HandwrittenNumberClassification:
                     save()
                     saved = run.seconds
                 ended = callback(self, step, loss)
+                self._take_up_changes()  # A rate, for one, counts from now on.
                 if self.layers is not layers:
                     raise _wrong("callback", "leave the network as it is", "another")
-                self._run = run  # It may have changed a rate, which counts from now on.
+                self._run = run
                 if isinstance(ended, (bool, np.bool_)) and ended:
                     run.epochs = run.epoch + 1
                     break

@@ -570,6 +570,36 @@ class TestCallbackThatChangesThings:
         assert_allclose(rates, 0.1 / 2.0 ** np.arange(10))
         assert len(model.history["loss"]) == 2
 
+    def test_a_rate_alone_keeps_the_run(self, examples, tmp_path):
+        path = tmp_path / "model.npz"
+
+        def decay(model, step, loss):
+            model.lr *= 0.9
+
+        model = small_model(batch_size=10, lr=0.1)
+        model.fit(
+            *examples,
+            epochs=2,
+            verbose=0,
+            validation_data=examples,
+            checkpoint=path,
+            callback=decay,
+        )
+        assert len(model.history["val_loss"]) == 2
+        loaded = HandwrittenNumberClassification.load(path)
+        assert loaded.lr == model.lr == pytest.approx(0.1 * 0.9**10)
+
+    def test_an_assigned_network_is_refused_too(self, examples):
+        model = small_model(batch_size=10)
+
+        def change(model, step, loss):
+            model.architecture = "3N"
+
+        with pytest.raises(
+            ValueError, match="callback must leave the network as it is"
+        ):
+            model.fit(*examples, verbose=0, callback=change)
+
     @pytest.mark.parametrize("setting", [{"architecture": "3N"}, {"seed": 5}])
     def test_another_network_is_refused(self, examples, setting):
         model = small_model(batch_size=10)
@@ -608,8 +638,11 @@ class TestCallbackThatChangesThings:
         model = small_model()
         before = snapshot(model)
         with pytest.raises(TypeError, match="callback must be callable; got 5"):
-            model.fit(*examples, verbose=0, callback=5)
+            model.fit(*examples, epochs=2, verbose=0, callback=5)
         assert_same_parameters(model, before)
+        model.fit(*examples, verbose=0)
+        untouched = small_model().fit(*examples, verbose=0)
+        assert_same_parameters(model, snapshot(untouched))
 
 
 class TestWhatBegins:
