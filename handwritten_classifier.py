@@ -72,7 +72,9 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -132,7 +134,7 @@ class HandwrittenNumberClassification:
     parameters : dict of str to array
         The same arrays by name: ``"kernels.0", "biases.0", ..., "W_dense", "B_dense"``.
     binary_max_pool : bool array of shape (B, H', W', F, P, P) or None
-        The mask of the last `generate_max_pool`. Prediction makes none.
+        The mask of the last `generate_max_pool` that was called by itself.
     history : dict of str to list
         One entry an epoch: ``loss`` (nats), ``accuracy`` (0..1), ``seconds`` and, with
         validation data, ``val_loss, val_accuracy`` (None for epochs without).
@@ -143,8 +145,9 @@ class HandwrittenNumberClassification:
 
     Notes
     -----
-    The same machine, library versions, seed and calls of `fit` give the same bits. One
-    model can predict in several threads; the way back keeps its mask, and is for one.
+    The same machine, library versions, seed and calls of `fit` give the same bits, on
+    any number of its cores. One model can predict in several threads. All cores compute
+    where threadpoolctl is installed, or as many as OPENBLAS_NUM_THREADS says.
 
     Examples
     --------
@@ -637,6 +640,7 @@ class HandwrittenNumberClassification:
         pool_size: int = 2,
         stride: int | None = None,
         with_mask: bool = True,
+        kept: list[Array] | None = None,
     ) -> Array:
         """Keep the maximum of each window, (B, H', W', F), and where it stood.
 
@@ -654,7 +658,8 @@ class HandwrittenNumberClassification:
         fill a window are left out.
 
         `feature_map` is of shape (B, H, W, F), `pool_size` P, and `stride` P as well,
-        if it is left out. `with_mask` saves what only the way back needs.
+        if it is left out. `with_mask` saves what only the way back needs; `kept` is a
+        list that gets the mask in place of the model, which several threads may share.
         """
         feature_map = self._check_tensor("feature_map", feature_map, "B H W F")
         window = _pair("pool_size", (pool_size, pool_size))
@@ -684,7 +689,11 @@ class HandwrittenNumberClassification:
         for won in reversed(masks):
             won &= undecided
             undecided ^= won
-        self.binary_max_pool = mask.transpose(5, 3, 4, 2, 0, 1)
+        mask = mask.transpose(5, 3, 4, 2, 0, 1)
+        if kept is not None:
+            kept.append(mask)
+            return pooled
+        self.binary_max_pool = mask
         self._pooled_from = (operator.index(stride), (height, width))
         return pooled
 
@@ -812,7 +821,7 @@ class HandwrittenNumberClassification:
     def forward(self, images: Array) -> Array:
         """Return the probabilities, (B, N), of one batch of images, in one go."""
         images = self.check_images(images)
-        with self._reusing_arrays():
+        with self._at_work():
             return self._forward(self._batch(images))[0]
 
     def compute_gradients(
@@ -820,7 +829,7 @@ class HandwrittenNumberClassification:
     ) -> tuple[float, dict[str, Array]]:
         """Return a batch's loss and its derivatives, by name, shaped as parameters."""
         images, labels = self.check_examples(images, labels)
-        with self._reusing_arrays():
+        with self._at_work():
             probabilities, gradients = self._backward(self._batch(images), labels)
         return self.compute_loss(probabilities, labels), gradients
 
@@ -838,9 +847,9 @@ class HandwrittenNumberClassification:
                 kept, kernel = (x, patches), self.kernels[index]
                 x = self.generate_feature_map(x, kernel, None, *spacing, patches)
             elif kind == "pooling":
-                size = x.shape[1:3]
-                x = self.generate_max_pool(x, window[0], layer.stride, with_mask)
-                kept = self.binary_max_pool, layer.stride, size
+                size, masks, pool = x.shape[1:3], [], (window[0], layer.stride)
+                x = self.generate_max_pool(x, *pool, with_mask, masks)
+                kept = *masks, layer.stride, size
             else:
                 # In place: not even the way back needs what was there before.
                 x += self.biases[index]
@@ -922,21 +931,20 @@ class HandwrittenNumberClassification:
         images = self.check_images(images)
         _check_number("strength", strength, *_STRENGTH)
         generator = np.random.default_rng(self.seed if generator is None else generator)
+        return self._distort(images, float(strength), generator)
+
+    def _distort(self, images, strength, generator):
+        """Distort images that were checked; each takes 6 + 2HW numbers, in order."""
         batch, height, width, _ = images.shape
-        size = (2, height, width, batch)
-
-        def _draw(most, shape):
-            """Draw from -most to most, times the strength."""
-            most = 2 * float(strength) * most
-            drawn = (generator.random(shape, np.float32) - 0.5) * most
-            return drawn.astype(self.dtype, copy=False)
-
-        angle, slant = _draw(self._ROTATION, (batch,)), _draw(self._SHEAR, (batch,))
-        stretch = np.exp(_draw(self._SCALING, (2, batch)))
-        shift = _draw(self._SHIFT, (2, batch))
-        field = _draw(self._ELASTIC, size).reshape(2, height, width * batch)
-        field = (self._smoothing(height) @ field).reshape(size)
-        field = self._smoothing(width) @ field
+        drawn = generator.random((batch, 6 + 2 * height * width), np.float32)
+        drawn -= 0.5
+        drawn *= 2 * strength  # from -strength to strength
+        drawn = drawn.T.astype(self.dtype, order="C")
+        angle, slant = self._ROTATION * drawn[0], self._SHEAR * drawn[1]
+        stretch, shift = np.exp(self._SCALING * drawn[2:4]), self._SHIFT * drawn[4:6]
+        field = self._ELASTIC * drawn[6:].reshape(2, height, width * batch)
+        field = self._smoothing(height) @ field
+        field = self._smoothing(width) @ field.reshape(2, height, width, batch)
         # Where each pixel of the new image comes from in the old one: the field, plus
         # terms that are the same along rows and terms that are the same along columns.
         middle = (height - 1) / 2, (width - 1) / 2
@@ -990,6 +998,8 @@ class HandwrittenNumberClassification:
     # ---------------------------------------------------------------- Learning
 
     _AT_ONCE = 100  # images in one batch of a prediction: little memory, warm caches
+    _SHARED = 2_200_000  # numbers in maps and patches, from which on a batch is cut
+    _MOST_SHARD = 8_000_000  # of these, about, in each of more than two shards
     _BETWEEN_CHECKPOINTS = 20  # seconds, at most, in a long epoch
     _SLOW_START = 10_000  # images at the beginning, where a healthy network may guess
 
@@ -1091,13 +1101,13 @@ class HandwrittenNumberClassification:
         bar.set_description_str(f"epoch {run.epoch + 1}/{run.epochs}")
         started, saved = time.perf_counter() - run.seconds, run.seconds
         # Overflows are reported below, in better words than NumPy's warnings.
-        with np.errstate(over="ignore", invalid="ignore"), self._reusing_arrays():
+        with np.errstate(over="ignore", invalid="ignore"), self._at_work() as spread:
             while run.position < run.images:
-                batch = run.order[run.position :][: self.batch_size]
+                before = run.position
                 with holding_back_interrupts():
-                    step, loss = self._train_batch(images[batch], labels[batch])
+                    step, loss = self._train_batch(images, labels, spread)
                 run.seconds = time.perf_counter() - started
-                if bar.update(len(batch)):
+                if bar.update(run.position - before):
                     mean, accuracy = run.loss / run.position, run.hits / run.position
                     bar.set_postfix_str(f"loss {mean:.3f}, accuracy {accuracy:.1%}")
                 if run.seconds - saved > self._BETWEEN_CHECKPOINTS:
@@ -1119,24 +1129,55 @@ class HandwrittenNumberClassification:
         self._warn_if_stuck(accuracy, labels)
         return {"loss": loss, "accuracy": accuracy, "seconds": run.seconds}
 
-    def _train_batch(self, images, labels):
+    def _train_batch(self, images, labels, spread):
         """Take one step: distort, forward, backward, update; return it and its loss."""
         run, size = self._run, operator.index(self.batch_size)
         in_epoch, in_this = math.ceil(run.images / size), run.position // size + 1
         step, steps = run.epoch * in_epoch + in_this, run.epochs * in_epoch
         self.rate, share = self._plan_step(step, steps)
-        if self.augment:
-            images = self.distort(images, float(self.augment), self._generator)
-        probabilities, gradients = self._backward(self._batch(images), labels)
-        loss = self.compute_loss(probabilities, labels)
+        first, end = run.position, min(run.position + size, run.images)
+        learn = partial(self._learn, images, labels, end - first)
+        results = spread(learn, self._cut(first, end))
+        losses, hits, (gradients, *others) = zip(*results, strict=True)
+        for name, gradient in gradients.items():
+            for other in others:  # in their order, whichever was ready first
+                gradient += other[name]
+        loss = sum(losses) / (end - first)
         run.silent = [name for name in run.silent if not gradients[name].any()]
         self._update_parameters(gradients, self.rate)
         self._check_convergence(loss, in_this)
         self._average_parameters(share)
-        run.position += len(labels)
-        run.loss += loss * len(labels)
-        run.hits += int((probabilities.argmax(axis=1) == labels).sum())
+        run.position = end
+        run.loss += sum(losses)
+        run.hits += sum(hits)
         return step, loss
+
+    def _cut(self, first, end):
+        """Cut a batch into shards, in the same way on any machine: the same bits."""
+        numbers = (end - first) * sum(layer.numbers for layer in self.layers)
+        shards = max(2, numbers // self._MOST_SHARD) if numbers >= self._SHARED else 1
+        size = math.ceil((end - first) / shards)
+        return [(at, min(at + size, end)) for at in range(first, end, size)]
+
+    def _learn(self, images, labels, count, shard):
+        """Return sum of losses, hits and part in the gradients of a batch's shard."""
+        chosen = self._run.order[slice(*shard)]
+        images, labels = images[chosen], labels[chosen]
+        if self.augment:  # by the epoch's random numbers, each image by its own
+            numbers = np.random.PCG64(0)
+            numbers.state = self._generator.bit_generator.state
+            numbers.advance(shard[0] * (3 + math.prod(images.shape[1:3])))
+            generator = np.random.Generator(numbers)
+            images = self._distort(images, float(self.augment), generator)
+        probabilities, gradients = self._backward(self._batch(images), labels)
+        for gradient in gradients.values() if len(labels) < count else ():
+            gradient *= len(labels) / count
+        return *self._count(probabilities, labels), gradients
+
+    def _count(self, probabilities, labels):
+        """Return the sum of the losses, and how many labels are the most probable."""
+        loss = self.compute_loss(probabilities, labels) * len(labels)
+        return loss, int((probabilities.argmax(axis=1) == labels).sum())
 
     def _plan_step(self, step, steps):
         """Return a step's learning rate, and its share in the mean up to it.
@@ -1158,11 +1199,11 @@ class HandwrittenNumberClassification:
             gradient, velocity = gradients[name], self._velocity[name]
             if decay and parameter.ndim > 1:  # not of biases
                 gradient = gradient + decay * parameter
-            step = np.multiply(gradient, -rate, out=gradient)
+            gradient *= -rate
             velocity *= momentum
-            velocity += step
-            step += momentum * velocity
-            parameter += step
+            velocity += gradient
+            parameter += gradient
+            parameter += np.multiply(velocity, momentum, out=gradient)
 
     def _average_parameters(self, share):
         """Move the mean towards the parameters by `share` of the way, 1 at first.
@@ -1189,6 +1230,9 @@ class HandwrittenNumberClassification:
 
     def _begin_epoch(self, run):
         """Return `run` at the start of an epoch, with a new order of the images."""
+        if self.augment:  # Past the random numbers of the last epoch's distortions.
+            numbers = self._generator.bit_generator.jumped()
+            self._generator = np.random.Generator(numbers)
         order = self._generator.permutation(run.images)
         before = {name: array.copy() for name, array in self._trained_arrays().items()}
         counts = {"position": 0, "loss": 0.0, "hits": 0, "seconds": 0.0}
@@ -1266,7 +1310,7 @@ class HandwrittenNumberClassification:
 
     def predict_proba(self, images: Array) -> Array:
         """Return the probability of each class, (B, N), for any number of images."""
-        return self._read(images, lambda probabilities: probabilities)
+        return np.concatenate(self._read(self.check_images(images), lambda p, _: p))
 
     def predict(self, images: Array) -> Array:
         """Return the most probable class of each image, int of shape (B,)."""
@@ -1275,39 +1319,34 @@ class HandwrittenNumberClassification:
             self._warned = True
             what = "network should be trained to predict; got initial weights: call fit"
             warnings.warn(what, stacklevel=2)
-        return self._read(images, lambda probabilities: probabilities.argmax(axis=1))
+        images = self.check_images(images)
+        return np.concatenate(self._read(images, lambda p, _: p.argmax(axis=1)))
 
     def evaluate(self, images: Array, labels: Array) -> tuple[float, float]:
         """Return mean loss (nats) and accuracy (0..1) over any number of images."""
         images, labels = self.check_examples(images, labels)
-        loss = hits = seen = 0
-        with self._reusing_arrays(len(images) > self._AT_ONCE):
-            for probabilities in self._probabilities(images):
-                part = labels[seen:][: len(probabilities)]
-                loss += self.compute_loss(probabilities, part) * len(part)
-                hits += int((probabilities.argmax(axis=1) == part).sum())
-                seen += len(part)
-        return loss / seen, hits / seen
+        counts = self._read(images, lambda p, part: self._count(p, labels[part]))
+        losses, hits = zip(*counts, strict=True)
+        return sum(losses) / len(labels), sum(hits) / len(labels)
 
     def score(self, images: Array, labels: Array) -> float:
         """Return the accuracy, 0..1, as in scikit-learn."""
         return self.evaluate(images, labels)[1]
 
     def _read(self, images, answer):
-        """Apply `answer` to the probabilities of each batch; keep only the answers."""
-        images = self.check_images(images)
-        with self._reusing_arrays(len(images) > self._AT_ONCE):
-            return np.concatenate([answer(p) for p in self._probabilities(images)])
-
-    def _probabilities(self, images):
-        """Yield the probabilities of one batch after the other, of bounded size."""
+        """Return what `answer` makes of each batch's probabilities and its place."""
         numbers = sum(layer.numbers for layer in self.layers)
         size = max(1, min(self._AT_ONCE, self._MOST // numbers))
-        for start in range(0, len(images), size):
-            batch = self._batch(images[start : start + size])
-            yield self._forward(batch, with_mask=False)[0]
+        parts = [slice(at, at + size) for at in range(0, len(images), size)]
 
-    # ---------------------------------------------------------------- Work arrays
+        def _answer(part):
+            batch = self._batch(images[part])
+            return answer(self._forward(batch, with_mask=False)[0], part)
+
+        with self._at_work(len(parts) > 1) as spread:
+            return spread(_answer, parts)
+
+    # ---------------------------------------------------------------- Cores and memory
 
     def _batch(self, images, whole=False):
         """Return a batch as floats 0..1, the batch innermost; what is read, or all."""
@@ -1357,16 +1396,18 @@ class HandwrittenNumberClassification:
         return self._array((rows, columns + 16), dtype)[:, :columns]
 
     @contextmanager
-    def _reusing_arrays(self, several=True):
-        """Let `_array` return the same arrays again in each of `several` batches.
+    def _at_work(self, several=True):
+        """Yield a `map` whose parts, batches or shards, share the cores.
 
-        NumPy's buffers then fit into the first cache: input gradients take 3/4 as long.
+        `_array` returns the same arrays again in each of `several` parts. NumPy's
+        buffers then fit into the first cache: input gradients take 3/4 as long.
         """
         outer, taken = self._work.arrays, self._work.taken
         buffer = np.setbufsize(2048)
         try:
             self._work.arrays = [] if several else None
-            yield
+            with _one_blas_thread() as cores, ThreadPoolExecutor(cores) as pool:
+                yield partial(_spread, pool, cores, self._work)
         finally:
             np.setbufsize(buffer)
             self._work.arrays, self._work.taken = outer, taken
@@ -1572,7 +1613,10 @@ class HandwrittenNumberClassification:
 
         def _watch_forward(kind, layer, x):
             if kind == "pooling":
-                winners = self.unpool(np.ones_like(x))[0] > 0
+                whole, masks = forward[-1][1][np.newaxis], []
+                pool = layer.window[0], layer.stride
+                ones = np.ones_like(self.generate_max_pool(whole, *pool, kept=masks))
+                winners = self.unpool(ones, *masks, layer.stride, whole.shape)[0] > 0
                 forward[-1] = (*forward[-1][:2], winners)
             forward.append((_TITLES[kind][0].format(layer), x[0].copy(), None))
 
@@ -1693,7 +1737,7 @@ def holding_back_interrupts() -> Iterator[None]:
 
 
 class _WorkArrays(threading.local):
-    """What batches use one after the other; each thread that predicts has its own."""
+    """What batches use one after the other; each thread has its own."""
 
     arrays: list[Array] | None = None  # None but in a run of batches
     taken = 0  # of them, by the present batch
@@ -1701,6 +1745,68 @@ class _WorkArrays(threading.local):
     def __reduce__(self) -> tuple:
         """Pickle and copy none of them: they are made anew where they are needed."""
         return type(self), ()
+
+
+def _spread(pool, cores, work, function, parts):
+    """Return `function` of each part, in order; the caller's thread helps the pool."""
+    results, left = [None] * len(parts), enumerate(parts)
+
+    def _take_parts():
+        if work.arrays is None and len(parts) > 1:
+            work.arrays = []  # This thread's own, until it ends.
+        try:
+            for index, part in left:  # Each part goes to one of the threads.
+                results[index] = function(part)
+        finally:  # After an error, none begins another.
+            list(left)
+
+    count = min(cores, len(parts)) - 1
+    # NumPy's errors and buffers are settings of a context, and go along with it.
+    helpers = [pool.submit(copy_context().run, _take_parts) for _ in range(count)]
+    _take_parts()
+    for helper in helpers:
+        helper.result()
+    return results
+
+
+@cache
+def _find_blas():
+    """Return threadpoolctl's controller of BLAS; None without that package."""
+    with suppress(ModuleNotFoundError):
+        from threadpoolctl import ThreadpoolController
+
+        return ThreadpoolController().select(user_api="blas")
+
+
+_BLAS = SimpleNamespace(lock=threading.Lock(), runs=0)
+
+
+@contextmanager
+def _one_blas_thread():
+    """Keep BLAS on one thread until no run needs it; yield how many it may have.
+
+    Its own threads wait for each other in every product; beside other busy programs,
+    several times as long as the product takes. Ours wait once for a whole part.
+    """
+    blas = _find_blas()
+    if blas is None:  # Ours would fight with its threads.
+        yield 1
+        return
+    with _BLAS.lock:
+        if not _BLAS.runs:
+            _BLAS.before = [(lib, lib.num_threads) for lib in blas.lib_controllers]
+            for library, _ in _BLAS.before:
+                library.set_num_threads(1)
+        _BLAS.runs += 1
+    try:
+        yield min([n for _, n in _BLAS.before if n], default=os.cpu_count() or 1)
+    finally:
+        with _BLAS.lock:
+            _BLAS.runs -= 1
+            for library, count in _BLAS.before if not _BLAS.runs else ():
+                library.set_num_threads(count)
+            with blas.limit(limits=None):
+                pass  # With this, any thread may set the next limit.
 
 
 def _epoch_line(epoch, epochs, results):

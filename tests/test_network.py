@@ -181,7 +181,7 @@ class TestWorkArrays:
 
     def test_work_arrays_begin_on_cache_lines(self):
         model = small_model()
-        with model._reusing_arrays():
+        with model._at_work():
             model._batch(np.zeros((3, 8, 8, 1), np.uint8))
             for shape in ((3, 5), (1,), (1000, 7)):
                 for dtype in (np.float32, np.float64, bool):

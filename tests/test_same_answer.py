@@ -4,14 +4,17 @@ import copy
 import hashlib
 import os
 import pickle
+import shutil
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from conftest import ROOT
 from numpy.testing import assert_allclose, assert_array_equal
+from threadpoolctl import ThreadpoolController
 
 from digits.figures import (
     plot_confusion,
@@ -24,6 +27,7 @@ from digits.figures import (
 from digits.mnist import DIGITS, read_data
 from handwritten_classifier import HandwrittenNumberClassification
 
+BLAS = ThreadpoolController().select(user_api="blas")
 # All that draws random numbers or is carried on from step to step takes part.
 SETTINGS = {
     "architecture": "4C5-MP3-6C3p1-MP2-16N-10N",
@@ -95,10 +99,11 @@ def bits(model):
     return learned | {name: model.history[name] for name in ("loss", "accuracy")}
 
 
-def digest_of_a_training():
+def digest_of_a_training(settings=None):
     """Return the hash of what a training has learned, for another process to print."""
     digits = read_data(DIGITS)
-    model = learn((digits.train_images[:100], digits.train_labels[:100]))
+    examples = digits.train_images[:100], digits.train_labels[:100]
+    model = learn(examples, settings=settings)
     return hashlib.sha256(repr(bits(model)).encode()).hexdigest()
 
 
@@ -230,3 +235,187 @@ class TestThreads:
             while not training.done():
                 assert_array_equal(trained.predict_proba(examples[0]), expected)
         assert bits(training.result()) == bits(learn(examples, epochs=3))
+
+
+# With batches of 90, a network whose batches are cut, and one whose are not.
+CUT = SETTINGS | {"architecture": "16C5-MP2-16N-10N", "batch_size": 90}
+CUT |= {"augment": 1.0, "epochs": 2}
+WHOLE = SETTINGS | {"batch_size": 90}
+
+
+@pytest.fixture
+def cores():
+    """Return a function that tells BLAS, and with it the class, of so many cores."""
+    before = [lib.num_threads for lib in BLAS.lib_controllers]
+
+    def tell(*counts):
+        for library, count in zip(BLAS.lib_controllers, counts, strict=True):
+            library.set_num_threads(count)
+        with BLAS.limit(limits=None):
+            pass  # Else no other thread could set it from now on.
+
+    yield lambda count: tell(*[count] * len(before))
+    tell(*before)
+
+
+def blas_threads():
+    """Return how many threads BLAS may use now."""
+    return {library.num_threads for library in BLAS.lib_controllers}
+
+
+class Watched(HandwrittenNumberClassification):
+    """Notes in which threads, and beside how many of BLAS, its shards are learned."""
+
+    threads, blas = set(), set()
+
+    def softmax(self, scores):
+        self.threads.add(threading.get_ident())
+        self.blas.update(blas_threads())
+        return super().softmax(scores)
+
+
+class TestCores:
+    """They settle how long it takes, and nothing else."""
+
+    @pytest.mark.parametrize("settings", [CUT, WHOLE], ids=["cut", "whole"])
+    def test_the_bits_are_the_same_on_any_number(self, examples, cores, settings):
+        found = []
+        for count in (1, 2, 5):
+            cores(count)
+            model = learn(examples, settings=settings)
+            found.append((bits(model), model.predict_proba(examples[0]).tobytes()))
+        assert found[0] == found[1] == found[2]
+
+    def test_a_process_bound_to_one_core_learns_the_same_bits(self):
+        taskset = shutil.which("taskset")
+        if taskset is None:
+            pytest.skip("there is no taskset to bind a process to a core")
+        code = (
+            "import test_same_answer as t; print(t.digest_of_a_training(t.CUT), end='')"
+        )
+        paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+        answers = [
+            subprocess.run(
+                [*bound, sys.executable, "-c", code],
+                env=os.environ | {"PYTHONPATH": paths} | threads,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+            for bound, threads in (
+                ([], {}),
+                ([taskset, "-c", str(min(os.sched_getaffinity(0)))], {}),
+                ([], {"OPENBLAS_NUM_THREADS": "1"}),
+                ([], {"OPENBLAS_NUM_THREADS": "2"}),
+            )
+        ]
+        assert len({*answers}) == 1
+
+    def test_a_run_goes_on_on_another_number(self, examples, cores, tmp_path):
+        expected, path = learn(examples, settings=CUT), tmp_path / "checkpoint.npz"
+
+        def stop(model, step, loss):
+            if step == 3:
+                model.save(path)
+                raise KeyboardInterrupt
+
+        cores(1)
+        with pytest.raises(KeyboardInterrupt):
+            learn(examples, settings=CUT, callback=stop)
+        cores(3)
+        resumed = HandwrittenNumberClassification.load(path)
+        assert bits(resumed.fit(*examples, verbose=0)) == bits(expected)
+
+    def test_distortions_belong_to_the_place_in_the_epoch(self, examples):
+        """They do not depend on how the images are cut into batches."""
+        seen = {}
+        for size in (120, 90, 7):
+            model = HandwrittenNumberClassification(**CUT | {"batch_size": size})
+            images, backward = [], model._backward
+            model._backward = lambda x, y, keep=images, go=backward: (
+                keep.append(x.copy()) or go(x, y)
+            )
+            cut = model._cut(0, size)
+            model.fit(*examples, epochs=1, verbose=0)
+            seen[size] = (
+                len(cut),
+                np.sort(np.concatenate(images).sum(axis=(1, 2, 3), dtype=np.float64)),
+            )
+        assert seen[120][0] > 1
+        assert seen[7][0] == 1
+        # BLAS may add up in another order.
+        assert_allclose(seen[120][1], seen[90][1], rtol=1e-5)
+        assert_allclose(seen[120][1], seen[7][1], rtol=1e-5)
+
+    def test_shards_run_side_by_side_on_one_blas_thread_each(self, examples, cores):
+        cores(3)
+        Watched.threads.clear(), Watched.blas.clear()
+        Watched(**CUT | {"epochs": 5}).fit(*examples, verbose=0)
+        assert len(Watched.threads) > 1
+        assert Watched.blas == {1}
+        assert blas_threads() == {3}
+        cores(1)
+        Watched.threads.clear()
+        Watched(**CUT).fit(*examples, verbose=0)
+        assert Watched.threads == {threading.get_ident()}
+
+    def test_blas_gets_its_threads_back_after_an_error(self, examples, cores):
+        cores(4)
+
+        def fail(*_):
+            raise RuntimeError("from a callback")
+
+        with pytest.raises(RuntimeError, match="from a callback"):
+            learn(examples, callback=fail)
+        assert blas_threads() == {4}
+
+    def test_an_error_in_a_shard_arrives(self, examples, cores, monkeypatch):
+        cores(2)
+        model = HandwrittenNumberClassification(**CUT)
+        monkeypatch.setattr(model, "unpool", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            model.fit(*examples, verbose=0)
+        assert blas_threads() == {2}
+
+    @pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["last in", "first in"])
+    def test_the_last_of_two_runs_gives_blas_its_threads_back(
+        self, examples, cores, order
+    ):
+        """Whichever thread it is in: the first one may end before the second."""
+        cores(3)
+        begun = [threading.Event(), threading.Event()]
+        may_end = [threading.Event(), threading.Event()]
+
+        def wait(number):
+            def callback(*_):
+                begun[number].set()
+                may_end[number].wait(30)
+                return True
+
+            return callback
+
+        with ThreadPoolExecutor(2) as threads:
+            runs = []
+            for number in (0, 1):
+                runs.append(threads.submit(learn, examples, callback=wait(number)))
+                assert begun[number].wait(30)
+            assert blas_threads() == {1}
+            may_end[order[0]].set()
+            runs[order[0]].result()
+            assert blas_threads() == {1}
+            may_end[order[1]].set()
+            runs[order[1]].result()
+            assert blas_threads() == {3}
+            cores(2)
+            learn(examples)  # Another thread may limit it again.
+            assert blas_threads() == {2}
+
+    def test_models_leave_no_threads_behind(self, examples, cores):
+        cores(4)
+        before = threading.active_count()
+        models = [learn(examples, settings=CUT | {"epochs": 1}) for _ in range(6)]
+        copied = [pickle.loads(pickle.dumps(model)) for model in models]
+        assert_array_equal(
+            copied[0].predict(examples[0]), models[0].predict(examples[0])
+        )
+        assert threading.active_count() == before

@@ -368,7 +368,7 @@ def test_what_is_left_in_an_array_that_is_used_again_is_cleared(model, rng):
         lambda: model.generate_patches(feature_map, 2, padding=1),
     ):
         expected = step()
-        with model._reusing_arrays():
+        with model._at_work():
             model._work.taken = 0
             step()
             for array in model._work.arrays:

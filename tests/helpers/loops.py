@@ -75,18 +75,21 @@ def distort(images, strength, rng):
     def draw(most, *shape):
         return strength * most * (2 * rng.random(shape, np.float32) - 1)
 
-    angle, slant = draw(np.radians(8), batch), draw(0.1, batch)
-    stretch, shift = np.exp(draw(0.1, 2, batch)), draw(1.5, 2, batch)
-    noise = draw(20, 2, height, width, batch)
+    hands = []  # of each image, which takes its random numbers before the next
+    for _ in range(batch):
+        angle, slant = draw(np.radians(8)), draw(0.1)
+        stretch, shift = np.exp(draw(0.1, 2)), draw(1.5, 2)
+        hands.append((angle, slant, stretch, shift, draw(20, 2, height, width)))
     result = np.zeros(images.shape)
     for b, y, x in np.ndindex(batch, height, width):
-        sine, cosine = np.sin(angle[b]), np.cos(angle[b])
-        turned = np.array([[cosine, sine], [slant[b] - sine, cosine]])
+        angle, slant, stretch, shift, noise = hands[b]
+        sine, cosine = np.sin(angle), np.cos(angle)
+        turned = np.array([[cosine, sine], [slant - sine, cosine]])
         middle = (sizes - 1) / 2
-        place = stretch[:, b] * (turned @ ([y, x] - middle)) + middle + shift[:, b]
+        place = stretch * (turned @ ([y, x] - middle)) + middle + shift
         for i, j in np.ndindex(height, width):
             bell = np.exp(-((i - y) ** 2 + (j - x) ** 2) / (2 * 4**2))
-            place += bell / (2 * np.pi * 4**2) * noise[:, i, j, b]
+            place += bell / (2 * np.pi * 4**2) * noise[:, i, j]
         for i, j in np.ndindex(height, width):
             near = np.maximum(1 - np.abs(place - [i, j]), 0).prod()
             result[b, y, x] += near * images[b, i, j]

@@ -52,7 +52,14 @@ SECTIONS = [
 ]
 OTHERS = [
     *("_order_steps", "_find_read_size", "_draw_parameters", "_batch", "evaluate"),
-    *("_train_batch", "_plan_step", "_update_parameters", "_average_parameters"),
+    *(
+        "_train_batch",
+        "_learn",
+        "_count",
+        "_plan_step",
+        "_update_parameters",
+        "_average_parameters",
+    ),
 ]
 TESTS = [
     *("test_steps.py", "test_gradients.py", "test_distortions.py", "test_network.py"),
@@ -115,11 +122,11 @@ unpool
     if (rows * stride, columns * stride) != size or stride != window[0]:
     if (rows * stride, columns * stride) != size or stride != window[-1]:
 _forward
-    x = self.generate_max_pool(x, window[0], layer.stride, with_mask)
-    x = self.generate_max_pool(x, window[1], layer.stride, with_mask)
+    size, masks, pool = x.shape[1:3], [], (window[0], layer.stride)
+    size, masks, pool = x.shape[1:3], [], (window[1], layer.stride)
 _forward
-    x = self.generate_max_pool(x, window[0], layer.stride, with_mask)
-    x = self.generate_max_pool(x, window[-1], layer.stride, with_mask)
+    size, masks, pool = x.shape[1:3], [], (window[0], layer.stride)
+    size, masks, pool = x.shape[1:3], [], (window[-1], layer.stride)
 # A title that names no layer is the same for all.
 _forward
     watch("flatten", self.layers[-1], flattened)
@@ -154,27 +161,15 @@ unpool
 generate_max_pool
     if with_mask:
     if True:
-evaluate
-    with self._reusing_arrays(len(images) > self._AT_ONCE):
-    with self._reusing_arrays((len(images) <= self._AT_ONCE)):
-evaluate
-    with self._reusing_arrays(len(images) > self._AT_ONCE):
-    with self._reusing_arrays((len(images) >= self._AT_ONCE)):
 _forward
     x = self.relu(x, out=x)
     x = self.relu(x)
 _backward
     d = self.relu_gradient(d, *kept, out=d)
     d = self.relu_gradient(d, *kept)
-distort
-    return drawn.astype(self.dtype, copy=False)
-    return drawn.astype(self.dtype)
-distort
-    return drawn.astype(self.dtype, copy=False)
-    return drawn.astype(self.dtype, copy=True)
 _update_parameters
-    step = np.multiply(gradient, -rate, out=gradient)
-    step = np.multiply(gradient, -rate)
+    parameter += np.multiply(velocity, momentum, out=gradient)
+    parameter += np.multiply(velocity, momentum)
 # Double precision in between only costs time, too; the result has its own precision.
 generate_input_loss
     d_patches = self._matrix(kernel.shape[1], d_map.shape[1], dtype)
@@ -182,19 +177,16 @@ generate_input_loss
 generate_max_pool
     rivals = self._array(largest.shape, largest.dtype)
     rivals = self._array(largest.shape, None)
-distort
-    return drawn.astype(self.dtype, copy=False)
-    return drawn.astype(None, copy=False)
-distort
+_distort
     y = (np.arange(height, dtype=self.dtype) - middle[0])[:, np.newaxis, np.newaxis]
     y = (np.arange(height) - middle[0])[:, np.newaxis, np.newaxis]
-distort
+_distort
     y = (np.arange(height, dtype=self.dtype) - middle[0])[:, np.newaxis, np.newaxis]
     y = (np.arange(height, dtype=None) - middle[0])[:, np.newaxis, np.newaxis]
-distort
+_distort
     x = (np.arange(width, dtype=self.dtype) - middle[1])[:, np.newaxis]
     x = (np.arange(width) - middle[1])[:, np.newaxis]
-distort
+_distort
     x = (np.arange(width, dtype=self.dtype) - middle[1])[:, np.newaxis]
     x = (np.arange(width, dtype=None) - middle[1])[:, np.newaxis]
 _smoothing
