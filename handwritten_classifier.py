@@ -434,9 +434,10 @@ class HandwrittenNumberClassification:
             remedy = remedy if largest > 10 else "they are 255 times too small"
             warnings.warn(f"{what}: {remedy}", stacklevel=5)
 
-    @staticmethod
-    def _check_labels(labels, count, classes, name="labels"):
+    def _check_labels(self, labels, count, classes, name="labels"):
         """Return `labels` as an array of shape (B,) once each of them names a class."""
+        if self._work.arrays is not None:
+            return labels  # The network's own were checked at its doors.
         labels = np.asarray(labels)
         if labels.shape != (count,):
             columns = labels.ndim == 2 and labels.shape[1]
@@ -472,6 +473,8 @@ class HandwrittenNumberClassification:
 
     def _check_tensor(self, name, tensor, axes):
         """Return a step's argument as floats once it has one axis for each name."""
+        if self._work.arrays is not None:
+            return tensor  # The network's own.
         tensor = np.asarray(tensor)
         if tensor.ndim != len(axes.split()):
             raise _wrong(name, f"have axes ({axes})", f"shape {tensor.shape}")
@@ -563,18 +566,13 @@ class HandwrittenNumberClassification:
         d_feature_map = self._check_tensor("d_feature_map", d_feature_map, "B H' W' F")
         window = _pair("kernel_size", kernel_size)
         batch, height, width, channels = images.shape
-        rows, columns = _fit_windows("images", (height, width), window, stride, padding)
+        counts = _fit_windows("images", (height, width), window, stride, padding)
         filters = d_feature_map.shape[3]
-        _check_shape("d_feature_map", d_feature_map, (batch, rows, columns, filters))
+        _check_shape("d_feature_map", d_feature_map, (batch, *counts, filters))
         if patches is None:
             patches = self.generate_patches(images, window, stride, padding)
-        # BLAS is slow at inner dimensions as long as these. Where the kernels are few,
-        # one product for each row of the map, and then the sum, takes a third as long.
-        d_map = d_feature_map.transpose(3, 1, 2, 0)
-        d_map = d_map.reshape(filters, rows, columns * batch).transpose(1, 2, 0)
-        patches = patches.reshape(len(patches), rows, columns * batch)
-        sums = patches.transpose(1, 0, 2) @ d_map
-        return sums.sum(axis=0).T.reshape(filters, channels, *window)
+        d_map = d_feature_map.transpose(3, 1, 2, 0).reshape(filters, patches.shape[1])
+        return (d_map @ patches.T).reshape(filters, channels, *window)
 
     def generate_input_loss(
         self,
@@ -730,6 +728,8 @@ class HandwrittenNumberClassification:
 
     def _recall_pooling(self, mask, stride, output_shape):
         """Return mask, stride and the map's (H, W), by default of the last pooling."""
+        if self._work.arrays is not None:
+            return mask, stride, output_shape  # The network's own.
         mask = self.binary_max_pool if mask is None else mask
         stride = self._pooled_from[0] if stride is None else stride
         output_shape = self._pooled_from[1] if output_shape is None else output_shape
@@ -785,15 +785,10 @@ class HandwrittenNumberClassification:
         """
         probabilities = self._check_tensor("probabilities", probabilities, "B N")
         labels = self._check_labels(labels, *probabilities.shape)
-        losses = -np.log(np.maximum(probabilities, np.finfo(probabilities.dtype).tiny))
-        return float((losses * self._targets(labels, losses)).sum(axis=1).mean())
-
-    def _targets(self, labels, like):
-        """Return the target probabilities: the labels, smoothed, (B, N)."""
-        smoothing = float(self.label_smoothing)
-        targets = np.full_like(like, smoothing / like.shape[1])
-        targets[np.arange(len(labels)), labels] += 1 - smoothing
-        return targets
+        smallest, smoothing = np.finfo(probabilities.dtype).tiny, self.label_smoothing
+        logs = np.log(np.maximum(probabilities, smallest))
+        of_labels = (1 - float(smoothing)) * logs[np.arange(len(labels)), labels]
+        return -float((of_labels + float(smoothing) * logs.mean(axis=1)).mean())
 
     def backprop_decision_making(
         self, flattened: Array, probabilities: Array, labels: Array
@@ -812,7 +807,10 @@ class HandwrittenNumberClassification:
         labels = self._check_labels(labels, batch, classes)
         _check_shape("probabilities", probabilities, (batch, len(self.B_dense)))
         _check_shape("flattened", flattened, (batch, len(self.W_dense)))
-        d_scores = (probabilities - self._targets(labels, probabilities)) / batch
+        smoothing = float(self.label_smoothing)
+        d_scores = probabilities - smoothing / classes
+        d_scores[np.arange(batch), labels] -= 1 - smoothing
+        d_scores /= batch
         d_flattened = (self.W_dense @ d_scores.T).T
         return flattened.T @ d_scores, d_scores.sum(axis=0), d_flattened
 
@@ -1045,8 +1043,7 @@ class HandwrittenNumberClassification:
             validation_data = self._check_validation(validation_data)
         epochs = _check_integer("epochs", self.epochs if epochs is None else epochs, 1)
         verbose = self.verbose if verbose is None else verbose
-        callback = _do_nothing if callback is None else callback
-        if not callable(callback):
+        if not (callback is None or callable(callback)):
             raise _wrong("callback", "be callable", repr(callback), TypeError)
         with holding_back_interrupts():
             beginning = self._take_up_run(epochs, labels)
@@ -1097,7 +1094,7 @@ class HandwrittenNumberClassification:
 
     def _train_epoch(self, images, labels, bar, save, callback):
         """Go through the rest of an epoch; return its loss, accuracy and seconds."""
-        run, layers = self._run, self.layers
+        run = self._run
         bar.set_description_str(f"epoch {run.epoch + 1}/{run.epochs}")
         started, saved = time.perf_counter() - run.seconds, run.seconds
         # Overflows are reported below, in better words than NumPy's warnings.
@@ -1113,12 +1110,7 @@ class HandwrittenNumberClassification:
                 if run.seconds - saved > self._BETWEEN_CHECKPOINTS:
                     save()
                     saved = run.seconds
-                ended = callback(self, step, loss)
-                self._take_up_changes()  # A rate, for one, counts from now on.
-                if self.layers is not layers:
-                    raise _wrong("callback", "leave the network as it is", "another")
-                self._run = run
-                if isinstance(ended, (bool, np.bool_)) and ended:
+                if callback is not None and self._call_back(callback, step, loss):
                     run.epochs = run.epoch + 1
                     break
         if run.epoch + 1 == run.epochs:
@@ -1128,6 +1120,18 @@ class HandwrittenNumberClassification:
         bar.clear()  # Else a warning begins in its line.
         self._warn_if_stuck(accuracy, labels)
         return {"loss": loss, "accuracy": accuracy, "seconds": run.seconds}
+
+    def _call_back(self, callback, step, loss):
+        """Return whether the callback ends the training; it may change settings."""
+        run, layers, arrays = self._run, self.layers, self._work.arrays
+        self._work.arrays = None  # Steps that it calls are checked, and keep theirs.
+        ended = callback(self, step, loss)
+        self._work.arrays = arrays
+        self._take_up_changes()  # A rate, for one, counts from now on.
+        if self.layers is not layers:
+            raise _wrong("callback", "leave the network as it is", "another")
+        self._run = run
+        return isinstance(ended, (bool, np.bool_)) and bool(ended)
 
     def _train_batch(self, images, labels, spread):
         """Take one step: distort, forward, backward, update; return it and its loss."""
@@ -1200,10 +1204,13 @@ class HandwrittenNumberClassification:
             if decay and parameter.ndim > 1:  # not of biases
                 gradient = gradient + decay * parameter
             gradient *= -rate
-            velocity *= momentum
-            velocity += gradient
             parameter += gradient
-            parameter += np.multiply(velocity, momentum, out=gradient)
+            if momentum:
+                velocity *= momentum
+                velocity += gradient
+                parameter += np.multiply(velocity, momentum, out=gradient)
+            else:
+                self._velocity[name] = gradient
 
     def _average_parameters(self, share):
         """Move the mean towards the parameters by `share` of the way, 1 at first.
@@ -1252,7 +1259,8 @@ class HandwrittenNumberClassification:
 
     def _check_convergence(self, loss, step):
         """End the run and undo its epoch if a number is no longer finite."""
-        finite = all(np.isfinite(array).all() for array in self.parameters.values())
+        arrays = self.parameters.values()  # A finite sum, quickly had, tells enough.
+        finite = all(math.isfinite(a.sum()) or np.isfinite(a).all() for a in arrays)
         if finite and math.isfinite(loss):
             return
         for name, array in self._trained_arrays().items():

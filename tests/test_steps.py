@@ -362,8 +362,9 @@ def test_a_result_is_not_overwritten_by_the_next_call(model, rng):
 def test_what_is_left_in_an_array_that_is_used_again_is_cleared(model, rng):
     feature_map, kernel = rng.normal(size=(2, 9, 6, 1)), np.ones((1, 1, 2, 2))
     pooled = model.generate_max_pool(feature_map, 2, stride=3)  # gaps to the edge
+    mask = model.binary_max_pool
     for step in (
-        lambda: model.unpool(pooled),
+        lambda: model.unpool(pooled, mask, 3, (9, 6)),
         lambda: model.generate_input_loss(pooled, kernel, (9, 6), stride=3),
         lambda: model.generate_patches(feature_map, 2, padding=1),
     ):
