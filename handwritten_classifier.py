@@ -24,15 +24,12 @@ and the way back, to be read upward:
     d_pooled                    relu_gradient              (B, 6, 6, 8)
     d_flattened                 backprop_decision_making   (B, 288)
 
-Letters
-    B batch, H height, W width, C channels in, F filters (channels out), K kernel side,
-    P pool side, N classes, D features of the flattened array. H' and W' are the height
-    and width of what a step returns.
-
 Conventions
+    - B is the batch, H height, W width, C channels in, F filters (channels out), K the
+      kernel's side, P the pool's, N classes, D features of the flattened array. H' and
+      W' are the height and width of what a step returns. Sizes are in pixels.
     - Image tensors are (B, H, W, C), kernels (F, C, K_h, K_w). "Convolution" is
-      cross-correlation. Padding adds zeros on all four sides. Strides, paddings and
-      windows are in pixels.
+      cross-correlation. Padding adds zeros on all four sides.
     - ``d_name`` is the derivative of the loss by ``name`` and has its shape. The loss
       is the mean over the batch, in nats. Labels are integers 0..N-1 of shape (B,).
     - ReLU belongs to its convolution, and the notation lists it there. Where pooling
@@ -42,8 +39,7 @@ Conventions
     - In memory, the batch is the innermost axis: a tensor (B, H, W, C) is a transposed
       view of an array (C, H, W, B). A row of a window, taken from all images, is then
       one contiguous run, and the patches of a batch are a matrix that the kernels
-      multiply from the left without a transposition. Arrays in any other memory order
-      give the same numbers, only more slowly.
+      multiply from the left. Any other order gives the same numbers, more slowly.
 
 Sources, with their sections
     LeCun et al., Gradient-based learning applied to document recognition, 1998 (II,
@@ -105,32 +101,26 @@ class HandwrittenNumberClassification:
         Height, width (pixels) and channels of one image.
     epochs, batch_size, verbose : int, default 1, 32 and 1
         Passes over the images in one `fit`; images in one step; 0 makes `fit` silent.
-    lr : float, default 0.01
-        Learning rate, above 0; the peak of the cycle with ``schedule="one-cycle"``.
-    momentum : float, default 0.0
-        Nesterov momentum, 0 <= momentum < 1.
-    weight_decay : float, default 0.0
-        L2 penalty, at least 0: adds ``weight_decay * w`` to gradients, not of biases.
+    lr, momentum, weight_decay : float, default 0.01, 0.0 and 0.0
+        Learning rate, above 0; Nesterov momentum, at least 0 and below 1; L2 penalty,
+        at least 0: adds ``weight_decay * w`` to gradients, not of biases.
     schedule : {"constant", "one-cycle"}, default "constant"
-        Learning rate over the steps of one `fit`. One-cycle: linearly up to `lr` over
-        the first 30 %, then linearly down to zero (Smith 2018, section 4).
+        Learning rate over a `fit`. One-cycle: linearly up to `lr` over the first 30 %
+        of the steps, then linearly down to zero (Smith 2018, section 4).
     augment : bool or float, default False
         Strength of `distort` for the training images, anew in every epoch; True is 1.
     seed : int, default 0
         Of the one random generator: initial weights, then shuffling and distortions.
     dtype : {np.float32, np.float64}, default np.float32
         Precision of the parameters and of all arithmetic.
-    label_smoothing : float, default 0.0
-        Share of the target, 0 <= s < 1, spread over all classes; see `compute_loss`.
-    averaging : float, default 0.0
-        Share of the steps of a `fit`, 0 <= a < 1, with whose mean parameters it ends.
+    label_smoothing, averaging : float, default 0.0
+        Share, below 1, of the target that is spread over all classes (`compute_loss`),
+        and of the steps of a `fit` with whose mean parameters it ends.
 
     Attributes
     ----------
-    kernels, biases : lists of arrays of shape (F, C, K_h, K_w) and (F,)
-        One for each convolution and hidden dense layer, in order.
-    W_dense, B_dense : arrays of shape (D, N) and (N,)
-        Of the last layer.
+    kernels, biases : lists of arrays of shape (F, C, K_h, K_w) and (F,), in order
+    W_dense, B_dense : arrays of shape (D, N) and (N,), of the last layer
     parameters : dict of str to array
         The same arrays by name: ``"kernels.0", "biases.0", ..., "W_dense", "B_dense"``.
     binary_max_pool : bool array of shape (B, H', W', F, P, P) or None
@@ -145,9 +135,9 @@ class HandwrittenNumberClassification:
 
     Notes
     -----
-    The same machine, library versions, seed and calls of `fit` give the same bits, on
-    any number of its cores. One model can predict in several threads. All cores compute
-    where threadpoolctl is installed, or as many as OPENBLAS_NUM_THREADS says.
+    The same machine, library versions, seed and calls of `fit` give the same bits on
+    any number of cores. With threadpoolctl, as many compute as BLAS may have threads.
+    One model can predict in several threads.
 
     Examples
     --------
@@ -213,10 +203,9 @@ class HandwrittenNumberClassification:
     def set_params(self, **settings: Any) -> HandwrittenNumberClassification:
         """Change settings: all of them or, where one is wrong, none.
 
-        A new `architecture`, `input_shape`, `seed` or `dtype` makes a new network, with
-        initial weights and an empty history. The others keep what was learned, but an
-        interrupted `fit` does not go on. Whatever takes images takes up attributes that
-        were assigned, too.
+        A new `architecture`, `input_shape`, `seed` or `dtype` makes a new network. The
+        others keep what was learned, but an interrupted `fit` does not go on. Whatever
+        takes images takes up attributes that were assigned, too.
         """
         present, old = self.get_params(), self._in_force
         for name in settings.keys() - present.keys():
@@ -489,9 +478,8 @@ class HandwrittenNumberClassification:
     ) -> Array:
         """Copy what the window sees at each place into a column: (C*K_h*K_w, H'*W'*B).
 
-        With these columns a convolution is one matrix product (Chellapilla et al.: High
-        performance convolutional neural networks for document processing, 2006). The
-        arguments are those of `generate_kernal_loss`.
+        With these a convolution is one matrix product (Chellapilla et al.: High
+        performance convolutional neural networks for document processing, 2006).
         """
         images = self._check_tensor("images", images, "B H W C")
         window = _pair("kernel_size", kernel_size)
@@ -522,10 +510,9 @@ class HandwrittenNumberClassification:
         """Convolve the images with the kernels: the feature map, (B, H', W', F).
 
         ``map[b,y,x,f] = bias[f] + sum kernel[f,c,i,j] * images[b, s*y+i, s*x+j, c]``,
-        where the sum runs over c, i and j, and s is the stride. As a matrix product:
-        the kernels, one a row, by the patches, one a column. Takes arrays of shape
-        (B, H, W, C), (F, C, K_h, K_w) and (F,), and what `generate_patches` has made of
-        these images, if it is there.
+        summed over c, i and j, with the stride s. As a matrix product: the kernels, one
+        a row, by the patches, one a column. Takes arrays of shape (B, H, W, C),
+        (F, C, K_h, K_w) and (F,), and what `generate_patches` made of the images.
         """
         images = self._check_tensor("images", images, "B H W C")
         kernel = self._check_tensor("kernel", kernel, "F C K_h K_w")
@@ -558,9 +545,9 @@ class HandwrittenNumberClassification:
 
         Forward, ``map = kernel @ patches``; hence ``d_kernel = d_map @ patches.T``:
         over all places and images, each weight sums what it was multiplied with times
-        the derivative of the product. The bias is added everywhere, so its gradient is
-        ``d_feature_map`` summed over B, H' and W'. Takes arrays of shape (B, H, W, C)
-        and (B, H', W', F), K or (K_h, K_w), and the rest as in the forward step.
+        the derivative of the product. The bias is added everywhere: its gradient is
+        ``d_feature_map.sum(axis=(0, 1, 2))``. Takes arrays of shape (B, H, W, C) and
+        (B, H', W', F), K or (K_h, K_w), and the rest as in the forward step.
         """
         images = self._check_tensor("images", images, "B H W C")
         d_feature_map = self._check_tensor("d_feature_map", d_feature_map, "B H' W' F")
@@ -638,7 +625,7 @@ class HandwrittenNumberClassification:
         pool_size: int = 2,
         stride: int | None = None,
         with_mask: bool = True,
-        kept: list[Array] | None = None,
+        masks: list[Array] | None = None,
     ) -> Array:
         """Keep the maximum of each window, (B, H', W', F), and where it stood.
 
@@ -652,12 +639,11 @@ class HandwrittenNumberClassification:
             2 5 | 0 4                    . . | . X                       0 0 | 0 d
 
         The mask is `binary_max_pool`, bool of shape (B, H', W', F, P, P). Of equal
-        maxima the first in row-major order wins, alone. Rows and columns that do not
-        fill a window are left out.
+        maxima the first in row-major order wins. What fills no window is left out.
 
-        `feature_map` is of shape (B, H, W, F), `pool_size` P, and `stride` P as well,
-        if it is left out. `with_mask` saves what only the way back needs; `kept` is a
-        list that gets the mask in place of the model, which several threads may share.
+        `feature_map` is (B, H, W, F), `pool_size` P, and `stride` P where it is left
+        out. Only the way back needs the mask; `masks` is a list that gets it in place
+        of the model, which several threads may share.
         """
         feature_map = self._check_tensor("feature_map", feature_map, "B H W F")
         window = _pair("pool_size", (pool_size, pool_size))
@@ -668,13 +654,13 @@ class HandwrittenNumberClassification:
         first, *others = (place for row in places for place in row)
         pooled = self._tensor((batch, *counts, filters), feature_map.dtype)
         mask = self._array((*window, filters, *counts, batch), bool)
-        undecided, *masks = mask.reshape(math.prod(window), *mask.shape[2:])
+        undecided, *wins = mask.reshape(math.prod(window), *mask.shape[2:])
         # Numbers lie scattered in the map. To copy them out first, and then compare,
         # takes little more than half the time.
         largest = pooled.transpose(3, 1, 2, 0)
         rivals = self._array(largest.shape, largest.dtype)
         np.copyto(largest, first)
-        for place, won in zip(others, masks, strict=True):
+        for place, won in zip(others, wins, strict=True):
             np.copyto(rivals, place)
             if with_mask:
                 np.greater(rivals, largest, out=won)
@@ -684,15 +670,15 @@ class HandwrittenNumberClassification:
         # The mask now marks every number that was larger than all before it. The last
         # of these has won; if there is none, the first number has.
         undecided.fill(True)
-        for won in reversed(masks):
+        for won in reversed(wins):
             won &= undecided
             undecided ^= won
         mask = mask.transpose(5, 3, 4, 2, 0, 1)
-        if kept is not None:
-            kept.append(mask)
-            return pooled
-        self.binary_max_pool = mask
-        self._pooled_from = (operator.index(stride), (height, width))
+        if masks is None:
+            self.binary_max_pool = mask
+            self._pooled_from = (operator.index(stride), (height, width))
+        else:
+            masks.append(mask)
         return pooled
 
     def unpool(
@@ -704,10 +690,9 @@ class HandwrittenNumberClassification:
     ) -> Array:
         """Send each gradient back to the place of its window's maximum: (B, H, W, F).
 
-        Elsewhere the gradient is zero; the winner of several windows gets their sum.
-        Takes d_pooled of shape (B, H', W', F), the mask, the stride and the map's
-        (H, W) or whole shape. What is left out is that of the last `generate_max_pool`,
-        whose docstring shows an example.
+        Elsewhere it is zero; the winner of several windows gets their sum. Takes
+        d_pooled of shape (B, H', W', F), the mask, the stride and the map's (H, W) or
+        whole shape. What is left out is that of the last `generate_max_pool`.
         """
         mask, stride, size = self._recall_pooling(mask, stride, output_shape)
         d_pooled = self._check_tensor("d_pooled", d_pooled, "B H' W' F")
@@ -760,9 +745,7 @@ class HandwrittenNumberClassification:
         """
         pooled = self._check_tensor("pooled", pooled, "B H W F")
         batch, *features = pooled.shape
-        flattened = self._array((*features, batch), pooled.dtype)
-        np.copyto(flattened, pooled.transpose(1, 2, 3, 0))
-        return flattened.reshape(math.prod(features), batch).T
+        return pooled.transpose(1, 2, 3, 0).reshape(math.prod(features), batch).T
 
     def softmax(self, scores: Array) -> Array:
         """Turn rows of scores, (B, N), into probabilities: ``exp(s) / sum exp(s)``.
@@ -797,9 +780,9 @@ class HandwrittenNumberClassification:
 
         Forward, ``scores = flattened @ W_dense + B_dense``. Through cross-entropy and
         softmax together, ``d_scores = (probabilities - targets) / B`` (Goodfellow et
-        al. 2016, section 6.2.2.3). The targets are those of `compute_loss`: without
-        smoothing, 1 for the label and 0 elsewhere. Takes arrays of shape (B, D), (B, N)
-        and (B,); returns d_W_dense (D, N), d_B_dense (N,) and d_flattened (B, D).
+        al. 2016, section 6.2.2.3), with the targets of `compute_loss`. Takes arrays of
+        shape (B, D), (B, N) and (B,); returns d_W_dense (D, N), d_B_dense (N,) and
+        d_flattened (B, D).
         """
         flattened = self._check_tensor("flattened", flattened, "B D")
         probabilities = self._check_tensor("probabilities", probabilities, "B N")
@@ -831,10 +814,10 @@ class HandwrittenNumberClassification:
             probabilities, gradients = self._backward(self._batch(images), labels)
         return self.compute_loss(probabilities, labels), gradients
 
-    def _forward(self, images, with_mask=True, watch=_do_nothing):
+    def _forward(self, images, with_masks=True, watch=_do_nothing):
         """Return the probabilities and, of each step, what its reverse needs.
 
-        `watch` is called with (kind, layer, array) after every step.
+        `watch` is called with (kind, layer, array, what is kept) after every step.
         """
         x, trace = images, []
         for kind, layer, index in self._steps:
@@ -846,7 +829,7 @@ class HandwrittenNumberClassification:
                 x = self.generate_feature_map(x, kernel, None, *spacing, patches)
             elif kind == "pooling":
                 size, masks, pool = x.shape[1:3], [], (window[0], layer.stride)
-                x = self.generate_max_pool(x, *pool, with_mask, masks)
+                x = self.generate_max_pool(x, *pool, with_masks, masks)
                 kept = *masks, layer.stride, size
             else:
                 # In place: not even the way back needs what was there before.
@@ -854,12 +837,13 @@ class HandwrittenNumberClassification:
                 x = self.relu(x, out=x)
                 kept = (x,)
             trace.append((kind, layer, index, kept))
-            watch(kind, layer, x)
+            watch(kind, layer, x, kept)
         flattened = self.generate_flattened_array(x)
-        watch("flatten", self.layers[-1], flattened)
-        trace.append(("flatten", self.layers[-1], None, (x.shape, flattened)))
+        kept = x.shape, flattened
+        trace.append(("flatten", self.layers[-1], None, kept))
+        watch(*trace[-1][:2], flattened, kept)
         scores = flattened @ self.W_dense + self.B_dense
-        watch("scores", self.layers[-1], scores)
+        watch("scores", self.layers[-1], scores, kept)
         return self.softmax(scores), trace
 
     def _backward(self, images, labels, watch=_do_nothing):
@@ -876,8 +860,7 @@ class HandwrittenNumberClassification:
                 gradients["W_dense"], gradients["B_dense"], d_flattened = (
                     self.backprop_decision_making(flattened, probabilities, labels)
                 )
-                d = self._tensor(shape, d_flattened.dtype)
-                np.copyto(d, d_flattened.reshape(shape))
+                d = d_flattened.reshape(shape)
             elif kind == "ReLU":
                 d = self.relu_gradient(d, *kept, out=d)
                 gradients[f"biases.{index}"] = d.sum(axis=(0, 1, 2))
@@ -914,29 +897,20 @@ class HandwrittenNumberClassification:
         Each is rotated, scaled, sheared and shifted at random, and resampled along a
         smooth random field (elastic distortion; Simard, Steinkraus, Platt: Best
         practices for convolutional neural networks applied to visual document analysis,
-        2003). The result are floats of shape (B, H, W, C); uint8 is divided by 255.
+        2003). Takes images as `fit` does; returns floats of shape (B, H, W, C).
 
-        Parameters
-        ----------
-        images : array of shape (B, H, W, C) or, with one channel, (B, H, W)
-        strength : float
-            From 0, which changes nothing, to 10. At 1, rotation goes up to 8 degrees,
-            scaling and shear up to a tenth, shifts up to 1.5 pixels, and the field
-            moves a pixel by about 0.8 pixels (standard deviation, on each axis).
-        generator : np.random.Generator or int, optional
-            Source of the random numbers, or its seed; by default the setting `seed`.
+        Of `strength` 0 nothing changes; at 1, rotation goes up to 8 degrees, scaling
+        and shear up to a tenth, shifts up to 1.5 pixels, and the field moves a pixel by
+        about 0.8 (standard deviation, on each axis); 10 is the most. `generator` may be
+        a seed; by default it is the setting `seed`.
         """
         images = self.check_images(images)
         _check_number("strength", strength, *_STRENGTH)
         generator = np.random.default_rng(self.seed if generator is None else generator)
-        return self._distort(images, float(strength), generator)
-
-    def _distort(self, images, strength, generator):
-        """Distort images that were checked; each takes 6 + 2HW numbers, in order."""
         batch, height, width, _ = images.shape
         drawn = generator.random((batch, 6 + 2 * height * width), np.float32)
         drawn -= 0.5
-        drawn *= 2 * strength  # from -strength to strength
+        drawn *= 2 * float(strength)  # from -strength to strength
         drawn = drawn.T.astype(self.dtype, order="C")
         angle, slant = self._ROTATION * drawn[0], self._SHEAR * drawn[1]
         stretch, shift = np.exp(self._SCALING * drawn[2:4]), self._SHIFT * drawn[4:6]
@@ -1027,13 +1001,11 @@ class HandwrittenNumberClassification:
             uint8, which is divided by 255, or floats, which are used as they are. Of
             any number, `np.memmap` included: only one batch at a time is copied.
         labels : int array of shape (B,)
-        epochs, verbose : int, optional; by default the settings of these names
-        validation_data : (images, labels), optional; evaluated after each epoch
-        checkpoint : path, optional
-            Where the model is saved at the start, after each epoch and every 20 s.
-        callback : function, optional
-            Called after every step as ``callback(model, step, loss)``, with steps from
-            1 on. If it returns True, the training ends with a short epoch.
+        epochs, verbose : int; by default the settings of these names
+        validation_data : (images, labels), evaluated after each epoch
+        checkpoint : path to save the model to, at first, after each epoch, every 20 s
+        callback : function called after every step as ``callback(model, step, loss)``
+            Steps count from 1. If it returns True, the training ends there.
 
         Divergence is a FloatingPointError, and loses that epoch alone. A checkpoint
         that cannot be written is an OSError, and leaves the one before it.
@@ -1124,7 +1096,7 @@ class HandwrittenNumberClassification:
     def _call_back(self, callback, step, loss):
         """Return whether the callback ends the training; it may change settings."""
         run, layers, arrays = self._run, self.layers, self._work.arrays
-        self._work.arrays = None  # Steps that it calls are checked, and keep theirs.
+        self._work.arrays = None  # The steps that it calls return what it may keep.
         ended = callback(self, step, loss)
         self._work.arrays = arrays
         self._take_up_changes()  # A rate, for one, counts from now on.
@@ -1167,12 +1139,11 @@ class HandwrittenNumberClassification:
         """Return sum of losses, hits and part in the gradients of a batch's shard."""
         chosen = self._run.order[slice(*shard)]
         images, labels = images[chosen], labels[chosen]
-        if self.augment:  # by the epoch's random numbers, each image by its own
-            numbers = np.random.PCG64(0)
-            numbers.state = self._generator.bit_generator.state
+        if self.augment:  # By those of the epoch's random numbers that are for these.
+            numbers = copy.deepcopy(self._generator.bit_generator)
             numbers.advance(shard[0] * (3 + math.prod(images.shape[1:3])))
             generator = np.random.Generator(numbers)
-            images = self._distort(images, float(self.augment), generator)
+            images = self.distort(images, float(self.augment), generator)
         probabilities, gradients = self._backward(self._batch(images), labels)
         for gradient in gradients.values() if len(labels) < count else ():
             gradient *= len(labels) / count
@@ -1187,7 +1158,7 @@ class HandwrittenNumberClassification:
         """Return a step's learning rate, and its share in the mean up to it.
 
         Steps count from 1; the cycle's two zeros lie just outside of them. The n-th
-        that is averaged has the share 1 / n; before them it is 0.
+        that is averaged has the share 1 / n.
         """
         # Not one step more where rounding has lifted a product over a whole number.
         not_averaged = steps - math.ceil(steps * float(self.averaging) - 1e-9)
@@ -1218,11 +1189,10 @@ class HandwrittenNumberClassification:
         It lies nearer to the middle of the valley than the points that descent passes
         (Polyak, Juditsky: Acceleration of stochastic approximation, 1992).
         """
-        parameters, run = self.parameters, self._run
         if share == 1:
-            run.mean = {n: np.zeros_like(array) for n, array in parameters.items()}
-        for name, mean in run.mean.items():
-            mean += (parameters[name] - mean) * share
+            self._run.mean = {n: np.zeros_like(p) for n, p in self.parameters.items()}
+        for name, mean in self._run.mean.items():
+            mean += (self.parameters[name] - mean) * share
 
     def _take_up_run(self, epochs, labels):
         """Go on with an interrupted run, or begin one; return what to say of it."""
@@ -1298,10 +1268,6 @@ class HandwrittenNumberClassification:
 
     def _progress_bar(self, verbose):
         """Return a bar that counts the run's images, for a terminal or a notebook."""
-        if not verbose:
-            from tqdm import tqdm
-
-            return tqdm(disable=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # A notebook need not have ipywidgets.
             from tqdm.auto import tqdm
@@ -1310,7 +1276,8 @@ class HandwrittenNumberClassification:
         options = {"unit": " images", "unit_scale": True, "leave": False}
         options["bar_format"] = layout + "{rate_fmt}{postfix}"
         # None: no bar in a file or a pipe. To tqdm, a notebook's text looks like one.
-        options["disable"] = False if "ipykernel" in sys.modules else None
+        shown = False if "ipykernel" in sys.modules else None
+        options["disable"] = shown if verbose else True
         done = run.epoch * run.images + run.position
         return tqdm(total=run.epochs * run.images, initial=done, **options)
 
@@ -1349,9 +1316,12 @@ class HandwrittenNumberClassification:
 
         def _answer(part):
             batch = self._batch(images[part])
-            return answer(self._forward(batch, with_mask=False)[0], part)
+            return answer(self._forward(batch, with_masks=False)[0], part)
 
-        with self._at_work(len(parts) > 1) as spread:
+        if len(parts) == 1:  # Not worth a pool.
+            with _one_blas_thread():
+                return [_answer(parts[0])]
+        with self._at_work() as spread:
             return spread(_answer, parts)
 
     # ---------------------------------------------------------------- Cores and memory
@@ -1374,7 +1344,7 @@ class HandwrittenNumberClassification:
         """Return an empty array; in a run of batches, one that the last batch has used.
 
         Fresh ones would cost as much time as the mathematics. Every batch asks for the
-        same in the same order; a step called by itself gets a new one.
+        same in the same order.
         """
         work = self._work
         if work.arrays is None:
@@ -1404,18 +1374,34 @@ class HandwrittenNumberClassification:
         return self._array((rows, columns + 16), dtype)[:, :columns]
 
     @contextmanager
-    def _at_work(self, several=True):
-        """Yield a `map` whose parts, batches or shards, share the cores.
+    def _at_work(self):
+        """Yield a `map` to lists, whose parts, batches or shards, share the cores.
 
-        `_array` returns the same arrays again in each of `several` parts. NumPy's
-        buffers then fit into the first cache: input gradients take 3/4 as long.
+        `_array` returns the same arrays again in each part. NumPy's buffers then fit
+        into the first cache: input gradients take 3/4 as long.
         """
         outer, taken = self._work.arrays, self._work.taken
         buffer = np.setbufsize(2048)
+
+        def _begin():
+            self._work.arrays = []
+            for library in _find_blas():  # Some limit the present thread alone.
+                library.set_num_threads(1)
+
+        def _map(function, parts):
+            if min(cores, len(parts)) == 1:
+                return [function(part) for part in parts]
+            # NumPy's errors and buffers are settings of a context, and go along.
+            contexts = [copy_context() for _ in parts]
+            return list(pool.map(lambda c, p: c.run(function, p), contexts, parts))
+
         try:
-            self._work.arrays = [] if several else None
-            with _one_blas_thread() as cores, ThreadPoolExecutor(cores) as pool:
-                yield partial(_spread, pool, cores, self._work)
+            self._work.arrays = []
+            with (
+                _one_blas_thread() as cores,
+                ThreadPoolExecutor(cores, "", _begin) as pool,
+            ):
+                yield _map
         finally:
             np.setbufsize(buffer)
             self._work.arrays, self._work.taken = outer, taken
@@ -1425,9 +1411,8 @@ class HandwrittenNumberClassification:
     def save(self, path: str | os.PathLike) -> None:
         """Write the model to one ``.npz`` file, without pickle.
 
-        The file holds settings, parameters, history, and what training needs to go on:
-        momentum, the state of the random generator, an unfinished `fit`. If it cannot
-        be written, an OSError leaves the one before as it is.
+        It holds settings, parameters, history, and what training needs to go on. If it
+        cannot be written, an OSError leaves the one before as it is.
         """
         self._take_up_changes()
         as_new = type(self)(**self.get_params())
@@ -1525,12 +1510,12 @@ class HandwrittenNumberClassification:
             parameter[...] = array
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle and copy a model without the mask of its last batch."""
-        return vars(self) | {"binary_max_pool": None}
+        """Pickle and copy a model without what its last batch has left."""
+        return vars(self) | {"binary_max_pool": None, "_work": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Unpickle a model; a copy, since joblib maps large arrays read-only."""
-        vars(self).update(copy.deepcopy(state))
+        vars(self).update(copy.deepcopy(state), _work=_WorkArrays())
 
     def __sklearn_tags__(self) -> Any:
         """Tell scikit-learn, which alone asks for it, that this is a classifier."""
@@ -1601,15 +1586,10 @@ class HandwrittenNumberClassification:
     ) -> tuple[list[tuple], list[tuple]]:
         """Return the result of each step for one image and, with its label, each back.
 
-        `image` is (H, W), (H, W, C) or a batch of one. All maps are whole, as in
-        `summary`, unlike in training.
-
-        Returns
-        -------
-        forward, back : lists of (title, array, mark)
-            Maps are (H, W, C), gradients of kernels (F, C, K_h, K_w), the flattened
-            (D,), scores and probabilities (N,). `mark` is the label for the latter, the
-            winners, bool (H, W, C), for maps that are pooled next, otherwise None.
+        `image` is (H, W), (H, W, C) or a batch of one. Returns two lists of (title,
+        array, mark): whole maps (H, W, C), gradients of kernels (F, C, K_h, K_w), the
+        flattened (D,), scores and probabilities (N,). `mark` is the label for the
+        last, the winners, bool (H, W, C), for maps that are pooled next, else None.
         """
         image, shape = np.asarray(image), tuple(self.input_shape)
         if image.shape in (shape, shape[:2]):
@@ -1619,12 +1599,9 @@ class HandwrittenNumberClassification:
             raise _wrong("image", "be a single one", len(image))
         forward, back = [("image", image[0].copy(), None)], []
 
-        def _watch_forward(kind, layer, x):
+        def _watch_forward(kind, layer, x, kept):
             if kind == "pooling":
-                whole, masks = forward[-1][1][np.newaxis], []
-                pool = layer.window[0], layer.stride
-                ones = np.ones_like(self.generate_max_pool(whole, *pool, kept=masks))
-                winners = self.unpool(ones, *masks, layer.stride, whole.shape)[0] > 0
+                winners = self.unpool(np.ones_like(x), *kept)[0] > 0
                 forward[-1] = (*forward[-1][:2], winners)
             forward.append((_TITLES[kind][0].format(layer), x[0].copy(), None))
 
@@ -1649,7 +1626,7 @@ def _windows(tensor, window, stride, counts):
     """View a tensor (B, H, W, C) as its windows: axes (K_h, K_w, C, H', W', B).
 
     ``[i, j]`` is place (i, j) of every window at once: a loop over the few places of a
-    window stands for one over all windows and images. Nothing is copied.
+    window stands for one over all windows. Nothing is copied.
     """
     stride = operator.index(stride)
     image, down, across, channel = tensor.strides
@@ -1750,40 +1727,15 @@ class _WorkArrays(threading.local):
     arrays: list[Array] | None = None  # None but in a run of batches
     taken = 0  # of them, by the present batch
 
-    def __reduce__(self) -> tuple:
-        """Pickle and copy none of them: they are made anew where they are needed."""
-        return type(self), ()
-
-
-def _spread(pool, cores, work, function, parts):
-    """Return `function` of each part, in order; the caller's thread helps the pool."""
-    results, left = [None] * len(parts), enumerate(parts)
-
-    def _take_parts():
-        if work.arrays is None and len(parts) > 1:
-            work.arrays = []  # This thread's own, until it ends.
-        try:
-            for index, part in left:  # Each part goes to one of the threads.
-                results[index] = function(part)
-        finally:  # After an error, none begins another.
-            list(left)
-
-    count = min(cores, len(parts)) - 1
-    # NumPy's errors and buffers are settings of a context, and go along with it.
-    helpers = [pool.submit(copy_context().run, _take_parts) for _ in range(count)]
-    _take_parts()
-    for helper in helpers:
-        helper.result()
-    return results
-
 
 @cache
 def _find_blas():
-    """Return threadpoolctl's controller of BLAS; None without that package."""
-    with suppress(ModuleNotFoundError):
+    """Return threadpoolctl's controllers of BLAS: none where it or they are missing."""
+    try:
         from threadpoolctl import ThreadpoolController
-
-        return ThreadpoolController().select(user_api="blas")
+    except ModuleNotFoundError:
+        return []
+    return ThreadpoolController().select(user_api="blas").lib_controllers
 
 
 _BLAS = SimpleNamespace(lock=threading.Lock(), runs=0)
@@ -1796,25 +1748,23 @@ def _one_blas_thread():
     Its own threads wait for each other in every product; beside other busy programs,
     several times as long as the product takes. Ours wait once for a whole part.
     """
-    blas = _find_blas()
-    if blas is None:  # Ours would fight with its threads.
-        yield 1
-        return
+    libraries = _find_blas()
     with _BLAS.lock:
         if not _BLAS.runs:
-            _BLAS.before = [(lib, lib.num_threads) for lib in blas.lib_controllers]
-            for library, _ in _BLAS.before:
-                library.set_num_threads(1)
+            _BLAS.before = [library.num_threads for library in libraries]
         _BLAS.runs += 1
-    try:
-        yield min([n for _, n in _BLAS.before if n], default=os.cpu_count() or 1)
+        for library in libraries:
+            library.set_num_threads(1)
+    try:  # Where it cannot be kept so, our threads would fight with its own.
+        yield min(filter(None, _BLAS.before), default=1)
     finally:
         with _BLAS.lock:
             _BLAS.runs -= 1
-            for library, count in _BLAS.before if not _BLAS.runs else ():
-                library.set_num_threads(count)
-            with blas.limit(limits=None):
-                pass  # With this, any thread may set the next limit.
+            for library, count in zip(libraries, _BLAS.before, strict=True):
+                if not _BLAS.runs:
+                    library.set_num_threads(count)
+                # Any thread may set the next limit.
+                getattr(library, "clear_controlling_thread", _do_nothing)()
 
 
 def _epoch_line(epoch, epochs, results):
@@ -1825,8 +1775,7 @@ def _epoch_line(epoch, epochs, results):
     return f"epoch {epoch:{len(str(epochs))}}/{epochs}  {line}"
 
 
-# Titles of `trace_steps`, forward and back, by the kind of step, for its layer.
-_TITLES = {
+_TITLES = {  # of `trace_steps`, forward and back
     "convolution": ("{0.token}: {0.name}", "by the input of {0.token}"),
     "kernel": ("", "by the kernels of {0.token}"),
     "pooling": ("{0.token}: max pooling", "by the input of {0.token}, unpooled"),
@@ -1838,7 +1787,7 @@ _TITLES = {
 
 @contextmanager
 def replace_file(path: str | os.PathLike) -> Iterator[IO[bytes]]:
-    """Open a file beside `path`; once it is written and on the disk, rename it to that.
+    """Open a file beside `path`, and rename it to that once it is on the disk.
 
     So `path` never holds half a file, and after an OSError what it held before.
     """
@@ -1881,10 +1830,10 @@ def _remove_leftovers(path):
 def read_arrays(
     file: IO[bytes], names: Iterable[str] | None = None
 ) -> dict[str, Array]:
-    """Return the arrays of an ``.npz`` file by name: all, or those of `names`.
+    """Return the arrays of an untrusted ``.npz`` file by name: all, or `names`.
 
-    The file need not be trusted: nothing is unpickled, and no array is allocated before
-    its size is known to be there. Damage may raise any error.
+    Nothing is unpickled, and nothing allocated before its size is known to be there.
+    Damage may raise any error.
     """
     if not zipfile.is_zipfile(file):
         raise ValueError("this is no .npz file")
@@ -1939,7 +1888,7 @@ def _defaults(kind):
         if "__init__" in vars(part):
             parameters = list(inspect.signature(part.__init__).parameters.values())[1:]
             own = {p.name: p.default for p in parameters if p.kind.value in (0, 1, 3)}
-            settings = own | settings if part is not kind else own
+            settings = own | settings
             if not any(p.kind is p.VAR_KEYWORD for p in parameters):
                 break
     return settings

@@ -555,6 +555,19 @@ class TestCallback:
 
 
 class TestCallbackThatChangesThings:
+    def test_what_a_step_returns_to_it_is_its_own(self, examples):
+        images, maps, expected = examples[0][:5, ..., np.newaxis], [], []
+
+        def look(model, *_):
+            maps.append(model.generate_feature_map(images, model.kernels[0]))
+            expected.append(maps[-1].copy())
+            with pytest.raises(ValueError, match="images must have axes"):
+                model.generate_feature_map(images[0], model.kernels[0])
+
+        small_model(batch_size=10).fit(*examples, verbose=0, callback=look)
+        assert len(maps) > 2
+        assert_array_equal(maps, expected)
+
     def test_a_rate_counts_from_the_next_step_on(self, examples):
         rates = []
 

@@ -266,9 +266,11 @@ def blas_threads():
 class Watched(HandwrittenNumberClassification):
     """Notes in which threads, and beside how many of BLAS, its shards are learned."""
 
-    threads, blas = set(), set()
+    threads, blas, meeting = set(), set(), None
 
     def softmax(self, scores):
+        if self.meeting:  # Two at a time, or none goes on.
+            self.meeting.wait(20)
         self.threads.add(threading.get_ident())
         self.blas.update(blas_threads())
         return super().softmax(scores)
@@ -347,10 +349,15 @@ class TestCores:
         assert_allclose(seen[120][1], seen[90][1], rtol=1e-5)
         assert_allclose(seen[120][1], seen[7][1], rtol=1e-5)
 
-    def test_shards_run_side_by_side_on_one_blas_thread_each(self, examples, cores):
+    def test_shards_run_side_by_side_on_one_blas_thread_each(
+        self, examples, cores, monkeypatch
+    ):
         cores(3)
         Watched.threads.clear(), Watched.blas.clear()
-        Watched(**CUT | {"epochs": 5}).fit(*examples, verbose=0)
+        with monkeypatch.context() as patched:
+            patched.setattr(Watched, "meeting", threading.Barrier(2))
+            whole = {"batch_size": len(examples[0])}
+            Watched(**CUT | whole).fit(*examples, verbose=0)
         assert len(Watched.threads) > 1
         assert Watched.blas == {1}
         assert blas_threads() == {3}
