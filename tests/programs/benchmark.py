@@ -239,7 +239,7 @@ def endless_loops(count: int) -> Iterator[list[subprocess.Popen]]:
 def measure_distortions(path: Path, data: str | None, quick: bool) -> dict:
     """Measure seconds an epoch of `best`, in this class and an earlier version."""
     systems = {"NumPy": NumpySystem, "before": partial(NumpySystem, path=path)}
-    count, rounds = (640, 2) if quick else (3_200, 7)
+    count, rounds = (640, 2) if quick else (6_400, 7)
     with Workers(systems, data) as workers:
         workers.build(**RECIPES["best"] | {"epochs": 1})
         row = compare(workers, "train", count, rounds, 60_000 / count)
