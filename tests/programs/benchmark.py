@@ -1,15 +1,21 @@
 """Measure the class beside Keras and PyTorch: training, inference, programs, growth.
 
-python tests/programs/benchmark.py           all of it, a quarter of an hour
-python tests/programs/benchmark.py --quick   a sample, no whole programs; one minute
+python tests/programs/benchmark.py                 all of it, some twenty minutes
+python tests/programs/benchmark.py --quick         a sample, no whole programs: a minute
+python tests/programs/benchmark.py --before FILE   beside an earlier version, too
 
 The three systems train the same networks on the same float32 images with the same plain
 gradient descent, and that of the recipe `fast` with its own steps. Each lives in a
 process of its own, so that no threads of one disturb another; they take turns, round by
 round, and of each the median counts, with minimum and maximum beside it. PyTorch takes
-part where it is installed (pip install torch). The page to draw on is timed where there
-are Chromium, its driver and Selenium. Prints tables, and writes benchmark.json and
-benchmark.png. Runs on Linux.
+part where it is installed (pip install torch). They train once more while two endless
+loops keep the processor busy, as other programs of a user might.
+
+An earlier version of the class, as `git show COMMIT:handwritten_classifier.py` prints
+it, trains beside the present one with the distortions of the recipe `best`. The page to
+draw on is timed where there are Chromium, its driver and Selenium. Prints tables, last
+a summary, and writes benchmark.json and benchmark.png. Runs on Linux; the machine
+should do nothing else meanwhile.
 """
 
 from __future__ import annotations
@@ -22,31 +28,35 @@ import multiprocessing
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import numpy as np  # noqa: E402
+from helpers.memory import anonymous_memory, run_program, watch_memory  # noqa: E402
 from helpers.page import BROWSER, DRIVER, browsing, serving  # noqa: E402
-
-import run  # noqa: E402
-from digits.canvas import draw_to_files  # noqa: E402
-from digits.figures import (  # noqa: E402
-    plot_confusion,
-    plot_history,
-    plot_kernels,
-    plot_mistakes,
+from helpers.systems import (  # noqa: E402
+    NumpySystem,
+    Workers,
+    installed_systems,
+    measure_products,
 )
-from digits.keras_twin import to_keras  # noqa: E402
-from digits.mnist import load_data, split_training  # noqa: E402
-from digits.results import make_folder, write_figure, write_json  # noqa: E402
+
+from digits.canvas import draw_to_files  # noqa: E402
+from digits.mnist import load_data  # noqa: E402
+from digits.results import make_folder, print_table, write_figure, write_json  # noqa: E402
 from handwritten_classifier import HandwrittenNumberClassification  # noqa: E402
+from run import RECIPES  # noqa: E402
 
 NETWORKS = (
     "8C4-MP4-10N",
@@ -57,223 +67,27 @@ NETWORKS = (
 )
 BATCH_SIZES = (32, 128)
 RATE = 0.01  # of plain gradient descent, in all systems
-FRAMEWORK_BATCH = 1000  # images at once in the inference of the frameworks
+ALSO_BUSY = ((NETWORKS[0], 32), (NETWORKS[3], 128))  # a small and a large step
+LOOPS = 2
+# It ends by itself, should this program be killed before it could end it.
+ENDLESS = "import signal\nsignal.alarm(300)\nwhile True: pass"
+REPRODUCE = ("reproduce", "fast", "--seeds", "4")
+STEPS = ("architecture", "batch_size", "lr", "momentum", "weight_decay")
+STEPS += ("label_smoothing",)  # what all systems can do
 
 
-# ------------------------------------------------------------------------ Systems
-# One of these lives in each worker process. All have the same four methods.
+# ------------------------------------------------------------------------ Rounds
 
 
-class NumpySystem:
-    """The class of this project."""
-
-    def __init__(self, data: str | None) -> None:
-        self.images, self.labels = load_floats(data)
-
-    def build(self, settings: dict) -> None:
-        self.model = HandwrittenNumberClassification(**settings)
-
-    def train(self, count: int) -> None:
-        self.model.fit(self.images[:count], self.labels[:count], verbose=0)
-
-    def predict(self, count: int) -> None:
-        self.model.predict_proba(self.images[:count])
-
-    def predict_singly(self, count: int) -> None:
-        for index in range(count):
-            self.model.predict_proba(self.images[index : index + 1])
+def compare(workers: Workers, task: str, count: int, rounds: int, scale: float) -> dict:
+    """Return what a task takes in each system, in turns; the seconds times `scale`."""
+    turns = [workers.take_turns(number, task, count) for number in range(rounds)]
+    return with_ratio(spread_turns(turns, scale))
 
 
-class KerasSystem:
-    """The equal Keras model, trained by its own `fit`."""
-
-    def __init__(self, data: str | None) -> None:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        self.images, self.labels = load_floats(data)
-
-    def build(self, settings: dict) -> None:
-        from tensorflow import keras
-
-        model = HandwrittenNumberClassification(**settings)
-        self.model, self.batch_size = compiled_keras(model), model.batch_size
-        classes = len(model.B_dense)
-        one_hot = keras.utils.to_categorical(self.labels, classes)
-        self.targets = one_hot if model.label_smoothing else self.labels
-
-    def train(self, count: int) -> None:
-        self.model.fit(
-            self.images[:count],
-            self.targets[:count],
-            batch_size=self.batch_size,
-            verbose=0,
-        )
-
-    def predict(self, count: int) -> None:
-        images = self.images[:count]
-        self.model.predict(images, batch_size=FRAMEWORK_BATCH, verbose=0)
-
-    def predict_singly(self, count: int) -> None:
-        for index in range(count):
-            self.model.predict_on_batch(self.images[index : index + 1])
-
-
-class TorchSystem:
-    """The equal PyTorch model, with the usual loop around it."""
-
-    def __init__(self, data: str | None) -> None:
-        import torch
-
-        self.torch = torch
-        images, labels = load_floats(data)
-        self.images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-        self.labels = torch.from_numpy(labels).long()
-
-    def build(self, settings: dict) -> None:
-        nn, steps = self.torch.nn, []
-        equal = HandwrittenNumberClassification(**settings)
-        layers = equal.layers
-        for layer in layers[:-1]:
-            if layer.kind == "pooling":
-                steps.append(nn.MaxPool2d(layer.window, layer.stride))
-            else:
-                channels = (layer.input_shape[2], layer.output_shape[2])
-                options = (layer.window, layer.stride, layer.padding)
-                steps += [nn.Conv2d(*channels, *options), nn.ReLU()]
-        features = int(np.prod(layers[-1].input_shape))
-        steps += [nn.Flatten(), nn.Linear(features, layers[-1].output_shape[2])]
-        self.model, self.batch_size = nn.Sequential(*steps), equal.batch_size
-        self.optimizer = self.torch.optim.SGD(
-            self.model.parameters(),
-            equal.lr,
-            equal.momentum,
-            nesterov=equal.momentum > 0,
-            weight_decay=equal.weight_decay,
-        )
-        self.loss = nn.CrossEntropyLoss(label_smoothing=equal.label_smoothing)
-
-    def train(self, count: int) -> None:
-        self.model.train()
-        order = self.torch.randperm(count)
-        for start in range(0, count, self.batch_size):
-            batch = order[start : start + self.batch_size]
-            self.optimizer.zero_grad()
-            self.loss(self.model(self.images[batch]), self.labels[batch]).backward()
-            self.optimizer.step()
-
-    def predict(self, count: int, at_once: int = FRAMEWORK_BATCH) -> None:
-        self.model.eval()
-        with self.torch.inference_mode():
-            for start in range(0, count, at_once):
-                scores = self.model(self.images[start : start + at_once])
-                self.torch.softmax(scores, dim=1).numpy()
-
-    def predict_singly(self, count: int) -> None:
-        self.predict(count, at_once=1)
-
-
-def load_floats(path: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return 20,000 training images as float32 (B, 28, 28, 1) in 0..1, and labels."""
-    data = load_data(path)
-    chosen = np.resize(np.arange(len(data.train_labels)), 20_000)
-    images = data.train_images[chosen, :, :, np.newaxis] / np.float32(255)
-    return images, data.train_labels[chosen]
-
-
-def compiled_keras(model: HandwrittenNumberClassification):
-    """Return the equal Keras model, ready to be trained in the same way."""
-    from tensorflow import keras
-
-    equal = to_keras(model)
-    optimizer = keras.optimizers.SGD(
-        model.lr,
-        model.momentum,
-        nesterov=model.momentum > 0,
-        weight_decay=model.weight_decay or None,
-    )
-    loss = "sparse_categorical_crossentropy"
-    if model.label_smoothing:
-        smoothing = model.label_smoothing
-        loss = keras.losses.CategoricalCrossentropy(label_smoothing=smoothing)
-    equal.compile(optimizer, loss, metrics=["accuracy"])
-    return equal
-
-
-# ------------------------------------------------------------------------ Workers
-
-SYSTEM = None  # of a worker process
-
-
-def start_worker(system: type, data: str | None) -> None:
-    """Make this process the worker of one system."""
-    global SYSTEM
-    SYSTEM = system(data)
-
-
-def build_network(settings: dict) -> None:
-    """Build a network in the worker, and let it do everything once, untimed."""
-    SYSTEM.build(settings)
-    SYSTEM.train(4 * settings["batch_size"])
-    SYSTEM.predict(FRAMEWORK_BATCH)
-    SYSTEM.predict_singly(5)
-
-
-def measure(task: str, count: int) -> float:
-    """Return the seconds that the worker takes for a task on `count` images."""
-    started = time.perf_counter()
-    getattr(SYSTEM, task)(count)
-    return time.perf_counter() - started
-
-
-def measure_products() -> float:
-    """Return the machine's rate of large float32 matrix products, multiply-adds/s."""
-    side, seconds = 2048, []
-    left, right = np.ones((2, side, side), np.float32)
-    for _ in range(7):
-        started = time.perf_counter()
-        left @ right
-        seconds.append(time.perf_counter() - started)
-    return side**3 / statistics.median(seconds[1:])
-
-
-class Workers:
-    """A process for each system that is installed, by name."""
-
-    def __init__(self, data: str | None) -> None:
-        systems = {"NumPy": (NumpySystem, "numpy")}
-        systems |= {"Keras": (KerasSystem, "tensorflow")}
-        systems |= {"PyTorch": (TorchSystem, "torch")}
-        self.pools = {
-            name: ProcessPoolExecutor(
-                1, multiprocessing.get_context("spawn"), start_worker, (system, data)
-            )
-            for name, (system, package) in systems.items()
-            if importlib.util.find_spec(package)
-        }
-        if len(self.pools) < 2:
-            raise SystemExit("TensorFlow or PyTorch must be installed; got neither")
-        starting = [pool.submit(time.sleep, 0) for pool in self.pools.values()]
-        for worker in starting:  # All at once: to import them takes long.
-            worker.result()
-
-    def __getitem__(self, name: str) -> ProcessPoolExecutor:
-        return self.pools[name]
-
-    def build(self, **settings) -> None:
-        for pool in self.pools.values():
-            pool.submit(build_network, settings).result()
-
-    def compare(self, task: str, count: int, rounds: int, scale: float) -> dict:
-        """Return what a task takes in each system; they take turns."""
-        names, seconds = list(self.pools), {name: [] for name in self.pools}
-        for number in range(rounds):
-            for name in names[number % len(names) :] + names[: number % len(names)]:
-                taken = self.pools[name].submit(measure, task, count).result()
-                seconds[name].append(taken * scale)
-        return with_ratio({name: spread(s) for name, s in seconds.items()})
-
-    def close(self) -> None:
-        for pool in self.pools.values():
-            pool.shutdown()
+def spread_turns(turns: list[dict[str, float]], scale: float = 1) -> dict[str, dict]:
+    """Return the spread of each system over the rounds."""
+    return {name: spread([scale * turn[name] for turn in turns]) for name in turns[0]}
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -283,7 +97,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def with_ratio(systems: dict[str, dict]) -> dict:
-    """Add the ratio of NumPy's median to that of the faster framework."""
+    """Add the ratio of NumPy's median to that of the fastest of the others."""
     others = [s["median"] for name, s in systems.items() if name != "NumPy"]
     return systems | {"ratio": systems["NumPy"]["median"] / min(others)}
 
@@ -291,12 +105,46 @@ def with_ratio(systems: dict[str, dict]) -> dict:
 # ------------------------------------------------------------------------ Measurements
 
 
+def measure_programs(data: str | None) -> dict:
+    """Measure whole programs, from start to end: seconds and peak memory in MB."""
+    turns, named = [], ("--data", data) if data else ()
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = ("--recipe", "source", "--epochs", "1", "--output", folder)
+        programs = {"NumPy": (ROOT / "run.py", *recipe, *named)}
+        if importlib.util.find_spec("tensorflow"):
+            program = ROOT / "tests" / "helpers" / "as_keras.py"
+            programs["Keras"] = (program, folder, *named[1:])
+        for _ in range(3):
+            turns.append({name: run_program(its) for name, its in programs.items()})
+    result = {}
+    for index, quantity in enumerate(("seconds", "MB")):
+        row = spread_turns([{k: v[index] for k, v in turn.items()} for turn in turns])
+        result[quantity] = with_ratio(row) if len(row) > 1 else row
+        print_row(f"{quantity:7}", result[quantity])
+    return result
+
+
+def measure_reproduce(data: str | None) -> dict:
+    """Measure seconds of several seeds, one after the other and side by side."""
+    named, turns = ("--data", data) if data else (), []
+    ways = {"one by one": ("--jobs", "1"), "side by side": ()}
+    for _ in range(3):
+        turn = {}
+        for way, jobs in ways.items():
+            with tempfile.TemporaryDirectory() as folder:  # A finished seed is kept.
+                command = (*REPRODUCE, *jobs, "--output", folder, *named)
+                turn[way] = run_program((ROOT / "run.py", *command))[0]
+        turns.append(turn)
+    row = spread_turns(turns)
+    row["ratio"] = row["side by side"]["median"] / row["one by one"]["median"]
+    print_row(" ".join(REPRODUCE), row)
+    return row
+
+
 def measure_training(workers: Workers, quick: bool) -> list[dict]:
     """Measure seconds an epoch of 60,000 images, from samples of batches."""
     rate = workers["NumPy"].submit(measure_products).result()
-    names = ("architecture", "batch_size", "momentum", "weight_decay")
-    names += ("lr", "label_smoothing")
-    fast = {name: run.RECIPES["fast"][name] for name in names}
+    fast = {name: RECIPES["fast"][name] for name in STEPS}
     cells = [
         {"architecture": architecture, "batch_size": batch_size, "lr": RATE}
         for architecture in (NETWORKS[::3] if quick else NETWORKS)
@@ -312,7 +160,7 @@ def measure_training(workers: Workers, quick: bool) -> list[dict]:
         floor = 60_000 * (3 * sum(work) - first.multiply_adds) / rate
         count = 640 if quick else 12_800 if len(layers) == 3 else 6_400
         workers.build(**settings)
-        row = workers.compare("train", count, 3 if quick else 7, 60_000 / count)
+        row = compare(workers, "train", count, 3 if quick else 7, 60_000 / count)
         row["floor"] = floor / row["NumPy"]["median"]
         name = {"network": architecture, "batch_size": batch_size}
         name |= {"recipe": "fast" if settings is fast else None}
@@ -327,83 +175,76 @@ def measure_inference(workers: Workers, quick: bool) -> tuple[list[dict], list[d
     count, rounds = (2_000, 3) if quick else (10_000, 7)
     for architecture in NETWORKS[::3] if quick else NETWORKS:
         workers.build(architecture=architecture, batch_size=32)
-        row = workers.compare("predict", count, rounds, 10_000 / count)
+        row = compare(workers, "predict", count, rounds, 10_000 / count)
         many.append({"network": architecture} | row)
         print_row(f"{architecture:30}   s", row)
-        row = workers.compare("predict_singly", 100, rounds, 1_000 / 100)
+        row = compare(workers, "predict_singly", 100, rounds, 1_000 / 100)
         one.append({"network": architecture} | row)
         print_row(f"{'':30}  ms", row)
     return many, one
 
 
-def measure_programs(data: str | None) -> dict:
-    """Measure whole programs, from start to end: seconds and peak memory in MB."""
-    seconds, memory = {}, {}
-    named = ("--data", data) if data else ()
-    with tempfile.TemporaryDirectory() as folder:
-        recipe = ("--recipe", "source", "--epochs", "1", "--output", folder)
-        programs = {
-            "NumPy": (ROOT / "run.py", *recipe, *named),
-            "Keras": (__file__, "--as-keras", folder, *named),
-        }
-        if importlib.util.find_spec("tensorflow") is None:
-            del programs["Keras"]
-        for _ in range(5):
-            for name, program in programs.items():
-                started = time.perf_counter()
-                used = run_program([sys.executable, *map(str, program)])
-                seconds.setdefault(name, []).append(time.perf_counter() - started)
-                memory.setdefault(name, []).append(used)
-    result = {
-        quantity: {name: spread(values) for name, values in systems.items()}
-        for quantity, systems in (("seconds", seconds), ("memory", memory))
-    }
-    for quantity, unit in (("seconds", "s"), ("memory", "MB")):
-        if "Keras" in programs:
-            result[quantity] = with_ratio(result[quantity])
-        print_row(f"{quantity + ', ' + unit:12}", result[quantity])
-    return result
+def measure_busy(workers: Workers, quick: bool) -> list[dict]:
+    """Measure seconds an epoch with and without endless loops beside, in turns."""
+    rows = []
+    count, rounds = (640, 2) if quick else (6_400, 5)
+    for architecture, batch_size in ALSO_BUSY:
+        workers.build(architecture=architecture, batch_size=batch_size, lr=RATE)
+        turns = {"quiet": [], "busy": []}
+        for number in range(rounds):
+            for load in turns:
+                with endless_loops(LOOPS if load == "busy" else 0):
+                    turns[load].append(workers.take_turns(number, "train", count))
+        row = compare_loads(turns, 60_000 / count)
+        rows.append({"network": architecture, "batch_size": batch_size} | row)
+        for load in turns:
+            slow_down = row["slow_down"] if load == "busy" else {}
+            more = ", ".join(f"{name} {n:.2f}" for name, n in slow_down.items())
+            more = more and f"times the quiet: {more}"
+            print_row(f"{architecture:30} {batch_size:4} {load:5}", row[load], more)
+    return rows
 
 
-def run_program(command: list[str]) -> float:
-    """Run a program to its end; return its peak resident memory in MB."""
-    with open(os.devnull, "w") as nowhere:
-        actions = [(os.POSIX_SPAWN_DUP2, nowhere.fileno(), stream) for stream in (1, 2)]
-        process = os.posix_spawn(command[0], command, os.environ, file_actions=actions)
-        _, status, usage = os.wait4(process, 0)
-    if status:
-        raise SystemExit(f"{' '.join(command)} ended with status {status}")
-    return usage.ru_maxrss * 1024 / 1e6
+def compare_loads(turns: dict[str, list[dict]], scale: float) -> dict:
+    """Return what a task takes "quiet" and "busy", and how these compare."""
+    row = {load: spread_turns(turns[load], scale) for load in turns}
+    quiet, busy = (
+        {name: s["median"] for name, s in row[load].items()}
+        for load in ("quiet", "busy")
+    )
+    row["slow_down"] = {name: busy[name] / quiet[name] for name in busy}
+    if "PyTorch" in busy:
+        row["ratio_to_pytorch"] = busy["NumPy"] / busy["PyTorch"]
+    return row
 
 
-def train_as_keras(folder: Path, path: str | None) -> None:
-    """Do with Keras what ``run.py --recipe source --epochs 1`` does, figures too."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    data = load_data(path)
-    split = split_training(data)
-    settings = run.RECIPES["source"]
-    # Its figures are drawn by the same functions, so that they are the same.
-    twin = HandwrittenNumberClassification(settings["architecture"])
-    model = compiled_keras(twin.set_params(lr=settings["lr"]))
-    images = split.images[..., np.newaxis] / np.float32(255)
-    held_out = split.held_out[0][..., np.newaxis] / np.float32(255)
-    test_images = data.test_images[..., np.newaxis] / np.float32(255)
-    history = model.fit(
-        images,
-        split.labels,
-        batch_size=settings["batch_size"],
-        validation_data=(held_out, split.held_out[1]),
-    ).history
-    model.save(folder / "model.keras")
-    probabilities = model.predict(test_images)
-    twin.history = history | {"seconds": []}
-    twin.kernels[0][:] = model.layers[0].get_weights()[0].transpose(3, 2, 0, 1)
-    test = (data.test_images, data.test_labels, probabilities)
-    write_json(folder / "metrics.json", history)
-    write_figure(folder / "training.png", plot_history(twin))
-    write_figure(folder / "kernels.png", plot_kernels(twin))
-    write_figure(folder / "confusion.png", plot_confusion(twin, *test))
-    write_figure(folder / "mistakes.png", plot_mistakes(twin, *test))
+@contextmanager
+def endless_loops(count: int) -> Iterator[list[subprocess.Popen]]:
+    """Keep processes busy beside what is done meanwhile; they never outlive it."""
+    loops, nowhere = [], subprocess.DEVNULL
+    try:
+        for _ in range(count):
+            command = [sys.executable, "-c", ENDLESS]
+            loops.append(subprocess.Popen(command, stdout=nowhere, stderr=nowhere))
+        time.sleep(0.3 if count else 0)  # until they have begun
+        yield loops
+        if any(loop.poll() is not None for loop in loops):
+            raise RuntimeError("endless loops must run beside; one has ended")
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def measure_distortions(path: Path, data: str | None, quick: bool) -> dict:
+    """Measure seconds an epoch of `best`, in this class and an earlier version."""
+    systems = {"NumPy": NumpySystem, "before": partial(NumpySystem, path=path)}
+    count, rounds = (640, 2) if quick else (6_400, 7)
+    with Workers(systems, data) as workers:
+        workers.build(**RECIPES["best"] | {"epochs": 1})
+        row = compare(workers, "train", count, rounds, 60_000 / count)
+    print_row(f"{RECIPES['best']['architecture']:30}", row)
+    return row
 
 
 def measure_growth(data: str | None, quick: bool) -> list[dict]:
@@ -486,7 +327,7 @@ def measure_page(quick: bool) -> dict:
 
     A mouse draws the strokes in Chromium, without a pause before their ends.
     """
-    model = HandwrittenNumberClassification(run.RECIPES["default"]["architecture"])
+    model = HandwrittenNumberClassification(RECIPES["default"]["architecture"])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.npz"
         model.save(path)
@@ -517,21 +358,6 @@ def draw_stroke(page, turns: int) -> None:
     time.sleep(0.3)
 
 
-def watch_memory(stop: threading.Event, process: int | str = "self") -> float:
-    """Return the largest `anonymous_memory` until `stop` is set."""
-    peak = anonymous_memory(process)
-    while not stop.wait(0.1):
-        peak = max(peak, anonymous_memory(process))
-    return peak
-
-
-def anonymous_memory(process: int | str = "self") -> float:
-    """Return the resident memory of a process that maps no file, in MB (Linux)."""
-    status = Path(f"/proc/{process}/status").read_text()
-    kilobytes = status.partition("RssAnon:")[2].split()[0]
-    return int(kilobytes) * 1024 / 1e6
-
-
 # ------------------------------------------------------------------------ Report
 
 
@@ -546,9 +372,57 @@ def print_row(name: str, row: dict, more: str = "") -> None:
     print(name, *cells, f"{ratio}{more}", sep="  ", flush=True)
 
 
-def geometric_mean(rows: list[dict]) -> float:
-    """Return the geometric mean of the ratios."""
-    return statistics.geometric_mean([row["ratio"] for row in rows])
+def summarise(results: dict) -> list[dict]:
+    """Return one number for each question; None where it was not measured, and why."""
+    plain = [row for row in results["training"] if row["recipe"] is None]
+    small = [row for row in plain if row["network"].count("C") == 1]
+    mean = statistics.geometric_mean([row["ratio"] for row in plain])
+    faster, beside = "to the faster framework", f"training beside {LOOPS} endless loops"
+    slower = [row | {"ratio": row["slow_down"]["NumPy"]} for row in results["busy"]]
+    torch = [
+        row | {"ratio": row["ratio_to_pytorch"]}
+        for row in results["busy"]
+        if "ratio_to_pytorch" in row
+    ]
+    rows = {
+        f"training, {faster}: geometric mean": (mean, f"{len(plain)} cells"),
+        f"training, {faster}: worst": worst(plain),
+        f"training with one convolution, {faster}: worst": worst(small),
+        f"10,000 images, {faster}: worst": worst(results["inference"]),
+        f"one image, {faster}: worst": worst(results["latency"]),
+        f"{beside}, to the same without: worst": worst(slower),
+        f"{beside}, to PyTorch beside them: worst": worst(torch, "without PyTorch"),
+        "an epoch of best, to the earlier version": (None, "without --before"),
+        f"{' '.join(REPRODUCE)}, to --jobs 1": (None, "with --quick"),
+        "peak MB of --recipe source --epochs 1": (None, "with --quick"),
+    }
+    *_, before, reproduce, peak = rows
+    if "distortions" in results:
+        rows[before] = results["distortions"]["ratio"], results["before"]
+    if "programs" in results:
+        rows[reproduce] = results["reproduce"]["ratio"], "side by side"
+        rows[peak] = (
+            results["programs"]["MB"]["NumPy"]["maximum"],
+            "highest run",
+        )
+    return [{"what": k, "value": v, "where": where} for k, (v, where) in rows.items()]
+
+
+def worst(rows: list[dict], otherwise: str = "") -> tuple[float | None, str]:
+    """Return the highest ratio, and the name of its row."""
+    if not rows:
+        return None, otherwise
+    row = max(rows, key=lambda row: row["ratio"])
+    return row["ratio"], name_row(row).replace("\n", ", ")
+
+
+def print_summary(rows: list[dict]) -> None:
+    """Print the summary as a table."""
+    table = [("", "measured", "where")]
+    for row in rows:
+        value = "left out" if row["value"] is None else f"{row['value']:.3g}"
+        table.append((row["what"], value, row["where"]))
+    print_table(table)
 
 
 def describe_machine() -> dict[str, str | int]:
@@ -578,45 +452,114 @@ def name_row(row: dict) -> str:
     return name + (f", recipe {row['recipe']}" if row.get("recipe") else "")
 
 
+STYLES = {"NumPy": ("C0", "o"), "Keras": ("C1", "s"), "PyTorch": ("C2", "D")}
+
+
 def draw_benchmark(results: dict):
-    """Draw training and inference of all networks, the three systems side by side."""
+    """Draw training, inference, and training beside endless loops, in three panels."""
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    figure = Figure(figsize=(10, 6.2), layout="constrained")
+    places = [["training", "inference"], ["training", "busy"]]
+    panels = figure.subplot_mosaic(places, height_ratios=(5, 3))
+    titles = {
+        "training": "Training: s an epoch of 60,000 images",
+        "inference": "Inference: s for 10,000 images",
+        "busy": "Training: quiet (open), busy (filled)",
+    }
+    for name, title in titles.items():
+        draw_rows = draw_loads if name == "busy" else draw_spreads
+        draw_rows(panels[name], results[name])
+        finish_panel(panels[name], results[name], title)
+    present = [name for name in STYLES if name in results["training"][0]]
+    handles = [
+        Line2D([], [], color=color, marker=marker)
+        for color, marker in (STYLES[name] for name in present)
+    ]
+    names = ["NumPy (this class)" if name == "NumPy" else name for name in present]
+    title = "Median seconds; lines from the fastest to the slowest round"
+    figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
+    figure.suptitle(title, size=10)
+    return figure
+
+
+def draw_spreads(panel, rows: list[dict]) -> None:
+    """Draw the median, minimum and maximum of each system in each row."""
+    for place, system, row in places(rows):
+        if system in row:
+            color, marker = STYLES[system]
+            ends = row[system]["minimum"], row[system]["maximum"]
+            panel.plot(ends, (place, place), color=color, alpha=0.6)
+            panel.plot(row[system]["median"], place, marker, color=color)
+
+
+def draw_loads(panel, rows: list[dict]) -> None:
+    """Draw how the median of each system moves when the processor is busy."""
+    for place, system, row in places(rows):
+        if system in row["quiet"]:
+            color, marker = STYLES[system]
+            quiet, busy = row["quiet"][system]["median"], row["busy"][system]["median"]
+            panel.plot((quiet, busy), (place, place), color=color, alpha=0.6)
+            panel.plot(busy, place, marker, color=color)
+            panel.plot(quiet, place, marker, color=color, markerfacecolor="white")
+
+
+def places(rows: list[dict]) -> Iterator[tuple[float, str, dict]]:
+    """Yield the height of each system in each row of a panel."""
+    for number, row in enumerate(rows):
+        for index, system in enumerate(STYLES):
+            yield number + 0.24 * (index - 1), system, row
+
+
+def finish_panel(panel, rows: list[dict], title: str) -> None:
+    """Name the rows of a panel, shade every other network, and label its axis."""
     from matplotlib.ticker import LogLocator
 
-    figure = Figure(figsize=(10, 5.4), layout="constrained")
-    panels = figure.subplots(1, 2, width_ratios=(1.25, 1))
-    titles = ("Training: s an epoch of 60,000 images", "Inference: s for 10,000 images")
-    for panel, rows, title in zip(
-        panels, (results["training"], results["inference"]), titles, strict=True
-    ):
-        names = [name_row(row) for row in rows]
-        for number, system in enumerate(("NumPy", "Keras", "PyTorch")):
-            spreads = [row[system] for row in rows if system in row]
-            if not spreads:
-                continue
-            middle = np.array([s["median"] for s in spreads])
-            low = middle - [s["minimum"] for s in spreads]
-            high = np.array([s["maximum"] for s in spreads]) - middle
-            panel.errorbar(
-                middle,
-                np.arange(len(rows)) + 0.22 * (number - 1),
-                xerr=(low, high),
-                fmt="osD"[number],
-                color=("C0", "C1", "C2")[number],
-                capsize=2,
-                label="NumPy (this class)" if system == "NumPy" else system,
-            )
-        panel.set(xscale="log", title=title, yticks=range(len(rows)), yticklabels=names)
-        panel.set_ylim(len(rows) - 0.5, -0.5)
-        panel.xaxis.set_major_formatter("{x:g}")
-        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        panel.xaxis.set_minor_formatter("")
-        panel.tick_params(axis="y", labelsize=8)
-        panel.grid(axis="x", which="both", alpha=0.3)
-    handles = panels[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=3)
-    figure.suptitle("Median of the rounds, minimum and maximum", size=10)
-    return figure
+    networks = list(dict.fromkeys(row["network"] for row in rows))
+    for number, row in enumerate(rows):
+        if networks.index(row["network"]) % 2 == 0:
+            panel.axhspan(number - 0.5, number + 0.5, color="0.955", zorder=-1)
+    names = [name_row(row) for row in rows]
+    panel.set(xscale="log", yticks=range(len(rows)), yticklabels=names)
+    panel.set_title(title, loc="left", size=10)
+    panel.set_ylim(len(rows) - 0.5, -0.5)
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.xaxis.set_minor_formatter("")
+    panel.tick_params(axis="y", labelsize=8, length=0)
+    panel.grid(axis="x", color="0.85")
+    panel.set_axisbelow(True)
+    panel.spines[["top", "right", "left"]].set_visible(False)
+
+
+def measure_all(args: argparse.Namespace) -> dict:
+    """Measure everything that was asked for, and print it on the way."""
+    data, quick = args.data, args.quick
+    results = {"machine": describe_machine(), "quick": quick}
+    print(json.dumps(results["machine"]))
+    if not quick:
+        print("\nWhole programs: an epoch of the recipe source, figures and all")
+        results["programs"] = measure_programs(data)
+        print(f"\nWhole programs: s of {' '.join(REPRODUCE)}")
+        results["reproduce"] = measure_reproduce(data)
+    if args.before:
+        print("\nDistortions: s an epoch of 60,000 images, beside the earlier version")
+        results["before"] = args.before.name
+        results["distortions"] = measure_distortions(args.before, data, quick)
+    with Workers(installed_systems(), data) as workers:
+        print("\nTraining: s an epoch of 60,000 images; NumPy's part of the floor")
+        results["training"] = measure_training(workers, quick)
+        print("\nInference: s for 10,000 images, ms for one")
+        results["inference"], results["latency"] = measure_inference(workers, quick)
+        print(f"\nTraining with {LOOPS} endless loops beside: s an epoch")
+        results["busy"] = measure_busy(workers, quick)
+    print("\nGrowth: one epoch over images on disk; memory besides the mapped file")
+    results["growth"] = measure_growth(data, quick)
+    if BROWSER and DRIVER and importlib.util.find_spec("selenium"):
+        print("\nThe page to draw on: ms from the end of a stroke to its picture")
+        results["page"] = measure_page(quick)
+    return results
 
 
 def main() -> None:
@@ -624,36 +567,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="less than a minute")
+    parser.add_argument("--quick", action="store_true", help="two minutes")
     parser.add_argument("--data", metavar="PATH", help="MNIST, as in run.py")
     parser.add_argument("--output", metavar="FOLDER", default="results", type=Path)
-    parser.add_argument("--as-keras", type=Path, help=argparse.SUPPRESS)
+    help_before = "an earlier handwritten_classifier.py, to compare distortions with"
+    parser.add_argument("--before", metavar="FILE", type=Path, help=help_before)
     args = parser.parse_args()
-    if args.as_keras:
-        train_as_keras(args.as_keras, args.data)
-        return
-    results = {"machine": describe_machine(), "quick": args.quick}
-    print(json.dumps(results["machine"]))
-    if not args.quick:
-        print("\nWhole programs: an epoch of the source configuration, figures and all")
-        results["programs"] = measure_programs(args.data)
-    workers = Workers(args.data)
-    print("\nTraining: s an epoch of 60,000 images; last, NumPy's part of the floor")
-    results["training"] = measure_training(workers, args.quick)
-    plain = [row for row in results["training"] if row["recipe"] is None]
-    results["training_mean_ratio"] = geometric_mean(plain)
-    mean = f"{results['training_mean_ratio']:.2f}"
-    print(
-        f"the last with the steps of the recipe fast; mean ratio of the others {mean}"
-    )
-    print("\nInference: s for 10,000 images, ms for one")
-    results["inference"], results["latency"] = measure_inference(workers, args.quick)
-    workers.close()
-    print("\nGrowth: one epoch over images on disk; memory besides the mapped file")
-    results["growth"] = measure_growth(args.data, args.quick)
-    if BROWSER and DRIVER and importlib.util.find_spec("selenium"):
-        print("\nThe page to draw on: ms from the end of a stroke to its picture")
-        results["page"] = measure_page(args.quick)
+    if args.before and not args.before.is_file():
+        parser.error(f"--before must name a file; got {str(args.before)!r}")
+    results = measure_all(args)
+    results["summary"] = summarise(results)
+    print("\nSummary: ratios of times, and memory")
+    print_summary(results["summary"])
     output = make_folder(args.output)
     write_json(output / "benchmark.json", results)
     write_figure(output / "benchmark.png", draw_benchmark(results))

@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import numpy as np  # noqa: E402
-from benchmark import anonymous_memory, watch_memory  # noqa: E402
+from helpers.memory import anonymous_memory, watch_memory  # noqa: E402
 from helpers.page import serving  # noqa: E402
 
 import run  # noqa: E402
