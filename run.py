@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
-import math
 import os
 import re
 import shlex
@@ -30,16 +29,21 @@ import numpy as np
 
 from digits import figures
 from digits.canvas import draw_to_files
+from digits.experiments import Task, run_trials, try_configuration, try_seed
 from digits.mnist import Data, Split, load_data, split_training
 from digits.pictures import UNSURE, find_digits, find_pictures, name_digits, read_image
 from digits.results import (
+    CONFIGURATION_NUMBERS,
+    SEED_NUMBERS,
     alone_in,
+    combine,
     make_folder,
     name_apart,
     print_comparison,
     print_report,
     print_seeds,
     print_table,
+    read_finished_seeds,
     summarise,
     write_figure,
     write_json,
@@ -130,7 +134,20 @@ FLAGS = {
     ),
     "--output": ("folder for the results (default: results)", {"metavar": "FOLDER"}),
     "--resume": ("go on with the run that was interrupted or killed there", SWITCH),
-    "--seeds": ("number of seeds, from 0 on (default: 10)", INTEGER | {"default": 10}),
+    "--seeds": (
+        "number of seeds, from --seed or 0 on (default: reproduce: 10, compare: 1)",
+        INTEGER | {"default": None},
+    ),
+    "--jobs": (
+        "networks to train at a time, in processes that share the cores (default: one "
+        "a core)",
+        INTEGER | {"default": None},
+    ),
+    "--cluster": (
+        "scheduler of a Dask cluster, as in tcp://host:8786, to train on instead",
+        {"metavar": "ADDRESS", "default": None},
+    ),
+    "--curves": ("draw accuracy and loss by epoch, too", SWITCH),
     "--model": (
         "a trained model (default: %(default)s)",
         {"metavar": "FILE", "default": "results/model.npz"},
@@ -357,79 +374,58 @@ def report_training(
 
 def reproduce(args: argparse.Namespace) -> int:
     """Train and test a recipe with several seeds; go on where an earlier run ended."""
-    if not 1 <= args.seeds <= 1000:
-        required = "at least 1" if args.seeds < 1 else "at most 1000"
-        raise ValueError(f"--seeds must be {required}; got {args.seeds}")
     for name in ("architecture", "seed"):
         if getattr(args, name) is not None:
             got = f"got {getattr(args, name)!r}: the recipe and --seeds say it"
             raise ValueError(f"--{name} must be left out of reproduce; {got}")
     settings = chosen_settings(args, RECIPES[args.recipe])
-    models = [Model(**settings | {"seed": seed}) for seed in range(args.seeds)]
+    seeds = range(count_seeds(args, 10))
+    models = [Model(**settings | {"seed": seed}) for seed in seeds]
     with prepare(args, models) as job:
         path = job.output / f"reproduce-{args.recipe}.json"
         report = {"recipe": args.recipe, **describe(models[0], job)}
         del report["settings"]["seed"]
         rows = read_finished_seeds(path, report)
         finished = {row["seed"] for row in rows}
+        named = {f"Seed {model.seed} of 0 to {seeds[-1]}": model for model in models}
+        todo = {name: m for name, m in named.items() if m.seed not in finished}
         try:
-            for model in models:
-                if model.seed not in finished:
-                    print(f"\nSeed {model.seed} of 0 to {len(models) - 1}")
-                    rows.append(try_seed(model, job))
-                    rows.sort(key=lambda row: row["seed"])
-                    results = {"summary": summarise(rows), "seeds": rows}
-                    write_json(path, report | results)
+            for _, row in train_many(todo, try_seed, job, args):
+                if isinstance(row, FloatingPointError):
+                    print(f"\n{row}.")
+                    return 1
+                rows = sorted([*rows, row], key=lambda row: row["seed"])
+                summary = summarise(rows, SEED_NUMBERS)
+                write_json(path, report | {"summary": summary, "seeds": rows})
         except KeyboardInterrupt:
-            print("\nInterrupted. The same command goes on with this seed.")
+            print("\nInterrupted. The same command goes on with what is not finished.")
             return INTERRUPTED
-        except FloatingPointError as error:
-            print(f"\n{error}.")
-            return 1
     print_seeds(rows)
     print(f"\nAll of this is in {path}")
     return 0
 
 
-def try_seed(model: Model, job: Job) -> dict[str, Any]:
-    """Train, test once, and return a seed's row."""
-    (images, labels, held_out), started = job.split, time.perf_counter()
-    model.fit(images, labels, validation_data=held_out)
-    seconds = time.perf_counter() - started
-    loss, accuracy = model.evaluate(job.data.test_images, job.data.test_labels)
-    return {
-        "seed": model.seed,
-        "validation_accuracy": model.history.get("val_accuracy", [None])[-1],
-        "test_loss": loss,
-        "test_accuracy": accuracy,
-        "seconds": seconds,
-    }
+def count_seeds(args: argparse.Namespace, usual: int) -> int:
+    """Return the number of seeds that was asked for."""
+    seeds = usual if args.seeds is None else args.seeds
+    if not 1 <= seeds <= 1000:
+        required = "at least 1" if seeds < 1 else "at most 1000"
+        raise ValueError(f"--seeds must be {required}; got {seeds}")
+    return seeds
 
 
-def read_finished_seeds(path: Path, report: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows that an earlier run of the same settings wrote, if any did."""
-    if not path.exists():
-        return []
-    required = f"{path} must be of the same settings and data"
-    remedy = "name another folder with --output, or delete it"
-    try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-        earlier = earlier["settings"] | earlier
-        rows = earlier["seeds"]
-        numbers = [row[n] for row in rows for n in ("test_accuracy", "seconds")]
-        seeds = [row["seed"] for row in rows if type(row["seed"]) is int]
-        finite = all(type(v) is float and math.isfinite(v) for v in numbers)
-        if not finite or len({*seeds}) < len(rows) or not rows:
-            raise ValueError("no rows of numbers")
-        summarise(rows)
-    except Exception as error:  # Whatever a file may hold.
-        raise ValueError(f"{required}; got no readable results: {remedy}") from error
-    report = json.loads(json.dumps(report))  # As in JSON, which has no tuples.
-    for name, value in (report["settings"] | report).items():
-        if earlier.get(name) != value:
-            got = f"{name} {earlier.get(name)} in it, and {value} now"
-            raise ValueError(f"{required}; got {got}: {remedy}")
-    return rows
+def train_many(
+    models: dict[str, Model], trial: Callable, job: Job, args: argparse.Namespace
+) -> Iterator[tuple[Model, dict[str, Any] | FloatingPointError]]:
+    """Train and test models side by side, here or on a cluster, as the flags say."""
+    if args.jobs is not None and not 1 <= args.jobs <= 1000:
+        required = "at least 1" if args.jobs < 1 else "at most 1000"
+        raise ValueError(f"--jobs must be {required}; got {args.jobs}")
+    if args.cluster is not None and args.jobs is not None:
+        got = f"got {args.jobs}: the cluster has its own number"
+        raise ValueError(f"--jobs must be left out beside --cluster; {got}")
+    test = job.data.test_images, job.data.test_labels
+    return run_trials(models, Task(trial, job.split, test), args.jobs, args.cluster)
 
 
 # ------------------------------------------------------------------------ Compare
@@ -442,22 +438,65 @@ def compare(args: argparse.Namespace) -> int:
         raise ValueError(f"--architecture must be left out of a comparison; {named}")
     settings = chosen_settings(args, RECIPES[args.recipe or "default"])
     names = dict.fromkeys(args.configurations or CONFIGURATIONS)
-    models = [Model(**settings | {"architecture": name}) for name in names]
+    first = args.seed or 0
+    seeds = range(first, first + count_seeds(args, 1))
+    # Seed by seed: interrupted, all configurations have been trained equally often.
+    models = [
+        Model(**settings | {"architecture": name, "seed": seed})
+        for seed in seeds
+        for name in names
+    ]
     with prepare(args, models) as job:
         path = job.output / "comparison.json"
-        results = dict.fromkeys(names) | read_finished_configurations(
-            path, models[0], job
-        )
-        status = try_configurations(models, job, results, path)
-        rows = [row for row in results.values() if row]
+        rows = dict.fromkeys(names) | read_finished_configurations(path, models[0], job)
+        status = try_configurations(models, job, rows, args, path)
+        rows = [row for row in rows.values() if row]
         if not rows:
             print("No configuration was finished: there is nothing to write.")
             return status
         with suppress(KeyboardInterrupt), holding_back_interrupts():
             write_figure(path.with_suffix(".png"), figures.plot_comparison(rows))
+            if args.curves:
+                path = job.output / "comparison-curves.png"
+                write_figure(path, figures.plot_curves(rows))
             print_comparison(rows)
             print(f"\nConfigurations: {len(rows)}; ", end="")
             print(f"all results are in {job.output}{os.sep}")
+    return status
+
+
+def try_configurations(
+    models: list[Model],
+    job: Job,
+    rows: dict[str, Any],
+    args: argparse.Namespace,
+    path: Path,
+) -> int:
+    """Train and test what has no result yet; write all after each; return a status."""
+    finished = {
+        (name, one["seed"]) for name, row in rows.items() if row for one in row["seeds"]
+    }
+    todo = {}
+    for place, model in enumerate(models, start=1):
+        name = f"Configuration {place} of {len(models)}: {model.architecture}"
+        name += f", seed {model.seed}" * (models[-1].seed > models[0].seed)
+        if (model.architecture, model.seed) not in finished:
+            todo[name] = model
+    if len(todo) < len(models):
+        print(f"\n{len(models) - len(todo)} of {len(models)} are there already.")
+    status = 0
+    try:
+        for model, one in train_many(todo, try_configuration, job, args):
+            if isinstance(one, FloatingPointError):
+                status = 1
+                print(f"Left out: {one}.")
+                continue
+            earlier = (rows[model.architecture] or {"seeds": []})["seeds"]
+            rows[model.architecture] = combine([*earlier, one], describe(model, job))
+            write_json(path, {"configurations": [row for row in rows.values() if row]})
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command goes on with what is not finished.")
+        return INTERRUPTED
     return status
 
 
@@ -465,73 +504,18 @@ def read_finished_configurations(path: Path, model: Model, job: Job) -> dict[str
     """Return the rows, by name, of an earlier comparison of the same kind and data."""
 
     def _kind(row: dict[str, Any]) -> list[Any]:
-        settings = row["settings"] | {"architecture": "any"}
+        settings = row["settings"] | {"architecture": "any", "seed": "any"}
         return [settings, row["checksum"], row["training_images"]]
 
     wanted = _kind(json.loads(json.dumps(describe(model, job))))
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["configurations"]
+        for row in rows:
+            summarise(row["seeds"], CONFIGURATION_NUMBERS)
         figures.plot_comparison(rows)
         return {row["architecture"]: row for row in rows if _kind(row) == wanted}
     except Exception:  # There is no such file, or it is no comparison.
         return {}
-
-
-def try_configurations(
-    models: list[Model], job: Job, results: dict[str, Any], path: Path
-) -> int:
-    """Train and test what has no result yet; write all after each; return a status."""
-    todo = [model for model in models if not results[model.architecture]]
-    if len(todo) < len(models):
-        print(f"\n{len(models) - len(todo)} of {len(models)} are there already.")
-    status, started = 0, time.perf_counter()
-    try:
-        for done, model in enumerate(todo):
-            place = models.index(model) + 1
-            left = time_left(todo, done, time.perf_counter() - started)
-            print(
-                f"\nConfiguration {place} of {len(models)}: {model.architecture}{left}"
-            )
-            try:
-                results[model.architecture] = try_configuration(model, job)
-            except FloatingPointError as error:
-                status = 1
-                print(f"Left out: {error}.")
-            rows = [row for row in results.values() if row]
-            write_json(path, {"configurations": rows})
-    except KeyboardInterrupt:
-        print("\nInterrupted. The same command goes on with this configuration.")
-        return INTERRUPTED
-    return status
-
-
-def try_configuration(model: Model, job: Job) -> dict[str, Any]:
-    """Train and test one configuration; return its row."""
-    images, labels, _ = job.split
-    model.fit(images, labels)
-    row = {"architecture": model.architecture, **describe(model, job)}
-    row["seconds_per_epoch"] = float(np.mean(model.history["seconds"]))
-    # Smoothed losses are never small, and would hide differences of good networks.
-    model.set_params(label_smoothing=0.0)
-    test = job.data.test_images, job.data.test_labels
-    row["train_loss"], row["train_accuracy"] = model.evaluate(images, labels)
-    row["test_loss"], row["test_accuracy"] = model.evaluate(*test)
-    return row
-
-
-def time_left(models: list[Model], done: int, seconds: float) -> str:
-    """Estimate the time left from that of the models that are done, if any are."""
-    if not done:
-        return ""
-    work = [work_an_image(model) for model in models]
-    left = seconds * sum(work[done:]) / sum(work[:done])
-    return f", about {left // 60:.0f} min {left % 60:02.0f} s left"
-
-
-def work_an_image(model: Model) -> float:
-    """Estimate an image's work, as measured: products, maps to fill, and the rest."""
-    maps = sum(np.prod(layer.output_shape) for layer in model.layers)
-    return sum(layer.multiply_adds for layer in model.layers) + 20 * maps + 20_000
 
 
 # ------------------------------------------------------------------------ Use
@@ -605,11 +589,14 @@ TRAINING = (*list(SETTINGS)[2:], "--held-out", "--limit", "--data", "--output")
 COMMANDS = {  # what each does, and its flags
     reproduce: (
         "train and test a recipe with several seeds, on from where this ended",
-        ("recipe", "--seeds", *TRAINING),
+        ("recipe", "--seeds", "--jobs", "--cluster", *TRAINING),
     ),
     compare: (
         "train and test several configurations",
-        ("configurations", "--recipe", "--seed", *TRAINING),
+        (
+            *("configurations", "--recipe", "--seed", "--seeds", "--curves"),
+            *("--jobs", "--cluster", *TRAINING),
+        ),
     ),
     predict: ("read digits from image files", ("files", "--output", "--model")),
     draw: ("draw digits in a browser", ("--port", "--no-browser", "--data", "--model")),

@@ -21,6 +21,8 @@ from digits.canvas import (
     lay_out_tiles,
     open_figure,
 )
+from digits.comparison import plot_comparison as plot_comparison
+from digits.comparison import plot_curves as plot_curves
 from digits.pictures import find_digits, name_digits
 from handwritten_classifier import HandwrittenNumberClassification
 
@@ -557,106 +559,6 @@ def _draw_box(
     place, side = (top, "bottom") if top > highest else (bottom, "top")
     style = {"va": side, "color": colour, "size": 12, "weight": "bold"}
     panel.text(left, place, name, **style)
-
-
-# ---------------------------------------------------------------------- Comparison
-
-# Where the axes of the comparison are marked: accuracy 0..1, loss in nats.
-MARKS = {
-    "accuracy": (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 1),
-    "loss": (1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
-}
-SMALLEST_LOSS = 1e-6  # nats, that has a place of its own on the logarithmic axis
-# Label, colour, marker, its size, and how far above it the value stands, in points.
-# Rings around diamonds: both are visible where they meet.
-PARTS = {
-    "train": ("training", "tab:blue", "o", 90, 13),
-    "test": ("test", "tab:orange", "D", 30, -13),
-}
-
-
-def plot_comparison(
-    results: list[dict[str, Any]], figure: Figure | None = None
-) -> Figure:
-    """Draw accuracy and loss of several configurations, training beside test.
-
-    Parameters
-    ----------
-    results : list of dict
-        One per configuration: ``architecture``, ``train_accuracy``, ``train_loss``,
-        ``test_accuracy``, ``test_loss``.
-    figure : Figure, optional
-    """
-    figure = open_figure(figure, 10, 1.6 + 0.55 * len(results))
-    panels = figure.subplots(1, 2, sharey=True)
-    for panel, quantity in zip(panels, ("accuracy", "loss"), strict=True):
-        for part in PARTS:
-            _draw_part(panel, results, part, quantity)
-        _mark_axis(panel, results, quantity)
-    panels[0].set_yticks(range(len(results)), [row["architecture"] for row in results])
-    panels[0].set_ylim(len(results) - 0.4, -0.6)
-    legend = panels[0].get_legend_handles_labels()
-    figure.legend(*legend, loc="outside lower center", ncols=2)
-    return figure
-
-
-def _draw_part(
-    panel: Axes, results: list[dict[str, Any]], part: str, quantity: str
-) -> None:
-    """Draw the training or the test values of one quantity."""
-    label, colour, marker, size, above = PARTS[part]
-    values = np.array([row[f"{part}_{quantity}"] for row in results])
-    places = _log_places(values, quantity)
-    face = "none" if part == "train" else colour
-    style = {"marker": marker, "s": size, "edgecolors": colour, "label": label}
-    panel.scatter(places, range(len(results)), facecolors=face, **style)
-    for row, (place, value) in enumerate(zip(places, values, strict=True)):
-        text = f"{100 * value:.2f}" if quantity == "accuracy" else f"{value:.3f}"
-        style = {"ha": "center", "va": "center", "size": 9, "color": "0.25"}
-        offset = {"xytext": (0, above), "textcoords": "offset points"}
-        panel.annotate(text, (place, row), **offset, **style)
-
-
-def _mark_axis(panel: Axes, results: list[dict[str, Any]], quantity: str) -> None:
-    """Give a panel its title and its logarithmic axis.
-
-    Equal steps stand for halved errors or losses. Good configurations differ by little,
-    and a linear axis with a bad one would draw them on top of each other.
-    """
-    scale, unit = {"accuracy": (100, "%"), "loss": (1, "nats")}[quantity]
-    panel.margins(x=0.12)
-    marks = _choose_marks(*panel.get_xlim(), quantity)
-    labels = [f"{scale * mark:.6g}" for mark in marks]
-    panel.set_xticks(_log_places(marks, quantity), labels)
-    panel.set_title(f"{quantity.capitalize()} vs. Configuration")
-    panel.set_xlabel(f"{quantity} ({unit}), logarithmic")
-    panel.grid(axis="x", alpha=0.3)
-
-
-def _choose_marks(low: float, high: float, quantity: str) -> np.ndarray:
-    """Return some four to nine round numbers between two places of the axis."""
-    from matplotlib.ticker import MaxNLocator
-
-    ends = [
-        1.0005 - math.exp(-place) if quantity == "accuracy" else math.exp(place)
-        for place in (low, high)
-    ]
-    between = MaxNLocator(6, steps=[1, 2, 5, 10], min_n_ticks=4).tick_values(*ends)
-    lowest, highest = (0, 1) if quantity == "accuracy" else (SMALLEST_LOSS, math.inf)
-    for marks in (np.array(MARKS[quantity]), between):
-        marks = marks[(lowest <= marks) & (marks <= highest)]
-        places = _log_places(marks, quantity)
-        marks = marks[(low <= places) & (places <= high)]
-        if len(marks) >= 4:
-            break
-    return marks[:: len(marks) // 10 + 1]
-
-
-def _log_places(values: np.ndarray, quantity: str) -> np.ndarray:
-    """Return places on the logarithmic axis: of a loss, or of an accuracy's error."""
-    if quantity == "accuracy":
-        return -np.log(1.0005 - values)  # 100 % must have a place, too.
-    return np.log(np.maximum(values, SMALLEST_LOSS))
 
 
 # ---------------------------------------------------------------------- Parts

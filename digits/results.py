@@ -7,10 +7,12 @@ file as a whole; the functions `print_...` print a table of results each.
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Container, Iterator
+import textwrap
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import chain, count
+from itertools import chain, combinations, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,23 +95,68 @@ def print_report(report: dict[str, Any]) -> None:
         print("even a perfect network's loss is above 0.")
 
 
-def summarise(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+SEED_NUMBERS = ("validation_accuracy", "test_accuracy", "seconds")
+CONFIGURATION_NUMBERS = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
+CONFIGURATION_NUMBERS += ("seconds_per_epoch",)
+
+
+def summarise(
+    rows: list[dict[str, Any]], names: Iterable[str]
+) -> dict[str, dict[str, float]]:
     """Return mean, standard deviation (of one seed: 0), minimum and maximum."""
     summary = {}
-    for name in ("validation_accuracy", "test_accuracy", "seconds"):
+    for name in names:
         values = np.array([row[name] for row in rows], float)
         if np.isnan(values).any():
             continue
         deviation = values.std(ddof=1) if len(values) > 1 else 0.0
         numbers = values.mean(), deviation, values.min(), values.max()
-        names = ("mean", "standard_deviation", "minimum", "maximum")
-        summary[name] = dict(zip(names, map(float, numbers), strict=True))
+        kinds = ("mean", "standard_deviation", "minimum", "maximum")
+        summary[name] = dict(zip(kinds, map(float, numbers), strict=True))
     return summary
+
+
+def read_finished_seeds(path: Path, report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows that an earlier run of the same settings wrote, if any did."""
+    if not path.exists():
+        return []
+    required = f"{path} must be of the same settings and data"
+    remedy = "name another folder with --output, or delete it"
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        earlier = earlier["settings"] | earlier
+        rows = earlier["seeds"]
+        numbers = [row[n] for row in rows for n in ("test_accuracy", "seconds")]
+        seeds = [row["seed"] for row in rows if type(row["seed"]) is int]
+        finite = all(type(v) is float and math.isfinite(v) for v in numbers)
+        if not finite or len({*seeds}) < len(rows) or not rows:
+            raise ValueError("no rows of numbers")
+        summarise(rows, SEED_NUMBERS)
+    except Exception as error:  # Whatever a file may hold.
+        raise ValueError(f"{required}; got no readable results: {remedy}") from error
+    report = json.loads(json.dumps(report))  # As in JSON, which has no tuples.
+    for name, value in (report["settings"] | report).items():
+        if earlier.get(name) != value:
+            got = f"{name} {earlier.get(name)} in it, and {value} now"
+            raise ValueError(f"{required}; got {got}: {remedy}")
+    return rows
+
+
+def combine(seeds: list[dict[str, Any]], about: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration's row: means over its seeds, deviations, and the seeds."""
+    seeds = sorted(seeds, key=lambda one: one["seed"])
+    row = {"architecture": about["settings"]["architecture"], **about}
+    row["settings"] = row["settings"] | {"seed": seeds[0]["seed"]}
+    for name, numbers in summarise(seeds, CONFIGURATION_NUMBERS).items():
+        row[name] = numbers["mean"]
+        row[f"{name}_deviation"] = numbers["standard_deviation"]
+    row["side_by_side"] = max(one["side_by_side"] for one in seeds)
+    return row | {"seeds": seeds}
 
 
 def print_seeds(rows: list[dict[str, Any]]) -> None:
     """Print the seeds as a table, and their statistics below."""
-    summary = summarise(rows)
+    summary = summarise(rows, SEED_NUMBERS)
     table = [("seed", *(name.replace("_", " ") for name in summary))]
     named = {str(row["seed"]): row for row in rows}
     for statistic in summary["seconds"]:
@@ -125,14 +172,52 @@ def print_seeds(rows: list[dict[str, Any]]) -> None:
 
 
 def print_comparison(results: list[dict[str, Any]]) -> None:
-    """Print the comparison as a table, a row for each configuration."""
+    """Print the comparison: a row for each configuration, and what it tells apart."""
     head = ("configuration", "parameters", "multiply-adds", "s/epoch")
     rows = [(*head, "train loss", "test loss", "train acc.", "test acc.")]
+    several = max(len(row["seeds"]) for row in results) > 1
     for row in results:
         sizes = (f"{row['parameters']:,}", f"{row['multiply_adds']:,}")
-        losses = (f"{row['train_loss']:.4f}", f"{row['test_loss']:.4f}")
-        accuracies = (f"{row['train_accuracy']:.2%}", f"{row['test_accuracy']:.2%}")
-        seconds = f"{row['seconds_per_epoch']:.1f}"
-        rows.append((row["architecture"], *sizes, seconds, *losses, *accuracies))
+        seconds = f"{row['seconds_per_epoch']:.1f}" + "*" * (row["side_by_side"] > 1)
+        cells = [f"{row[name]:.4f}" for name in ("train_loss", "test_loss")]
+        for name in ("train_accuracy", "test_accuracy"):
+            spread = f" ± {row[f'{name}_deviation']:.2%}" if several else ""
+            cells.append(f"{row[name]:.2%}{spread}")
+        rows.append((row["architecture"], *sizes, seconds, *cells))
     print()
     print_table(rows)
+    most = max(row["side_by_side"] for row in results)
+    if most > 1:
+        print(f"\n*: measured while up to {most} networks trained side by side")
+    if several:
+        counts = sorted({len(row["seeds"]) for row in results})
+        print(
+            f"\nMean and standard deviation of {' or '.join(map(str, counts))} seeds."
+        )
+        if counts[0] < 4:
+            print("Four seeds or more would tell which differences are real.")
+            return
+        same = [f"{first} and {second}" for first, second in find_equals(results)]
+        line = (
+            "All differences in test accuracy are real (permutation test of the means, "
+        )
+        line += f"p < 0.05), but for those of: {'; '.join(same) or 'none'}"
+        print(textwrap.fill(line, 79, break_on_hyphens=False))
+
+
+def find_equals(results: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Return pairs of configurations whose difference in accuracy may be chance.
+
+    It is, if the seeds' accuracies, dealt anew to the two, differ as much in more than
+    5 % of all ways (Fisher: The design of experiments, 1935, section 21).
+    """
+    generator, equals = np.random.default_rng(0), []
+    for first, second in combinations(results, 2):
+        parts = [[one["test_accuracy"] for one in r["seeds"]] for r in (first, second)]
+        both, count = np.concatenate(parts), len(parts[0])
+        dealt = generator.permuted(np.tile(both, (20_000, 1)), axis=1)
+        means = dealt[:, :count].mean(axis=1) - dealt[:, count:].mean(axis=1)
+        found = abs(np.mean(parts[0]) - np.mean(parts[1]))
+        if (abs(means) >= found - 1e-12).mean() > 0.05:
+            equals.append((first["architecture"], second["architecture"]))
+    return equals

@@ -348,7 +348,8 @@ class TestReproduce:
 class TestCompare:
     def test_the_configurations_on_the_command_line(self, program, tmp_path):
         chosen = ["10N", "4C5-MP4-10N", "4C5-MP3s2-10N"]
-        done = program("compare", *chosen, "--data", DIGITS, "--epochs", "2")
+        flags = ("--data", DIGITS, "--epochs", "2", "--jobs", "1")
+        done = program("compare", *chosen, *flags)
         assert done.returncode == 0, done.stderr
         assert names(tmp_path / "results") == {"comparison.json", "comparison.png"}
         assert_pictures(tmp_path / "results", ["comparison.png"])
@@ -357,6 +358,7 @@ class TestCompare:
         assert [row["architecture"] for row in rows] == chosen
         for number, row in enumerate(rows, start=1):
             assert f"Configuration {number} of 3: {row['architecture']}" in done.stdout
+            assert row["side_by_side"] == 1
             assert row["settings"]["epochs"] == 2
             assert row["settings"]["seed"] == rows[0]["settings"]["seed"]
             line = next(
@@ -409,12 +411,13 @@ class TestCompare:
     def test_it_goes_on_where_it_was_interrupted(self, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         command = ["compare", *self.NAMES, "--data", str(DIGITS), "--epochs", "1"]
+        command += ["--jobs", "1"]
         original, trained = run.try_configuration, []
 
-        def interrupt(model, job):
+        def interrupt(model, task):
             if model.architecture == self.NAMES[2]:
                 raise KeyboardInterrupt
-            return original(model, job)
+            return original(model, task)
 
         monkeypatch.setattr(run, "try_configuration", interrupt)
         assert run.main(command) == run.INTERRUPTED
@@ -423,9 +426,9 @@ class TestCompare:
         before = json.loads(path.read_text())["configurations"]
         assert [row["architecture"] for row in before] == [*self.NAMES[:2]]
 
-        def note(model, job):
+        def note(model, task):
             trained.append(model.architecture)
-            return original(model, job)
+            return original(model, task)
 
         monkeypatch.setattr(run, "try_configuration", note)
         assert run.main(command) == 0
@@ -433,7 +436,7 @@ class TestCompare:
         after = json.loads(path.read_text())["configurations"]
         assert after[:2] == before
         assert after[2]["architecture"] == self.NAMES[2]
-        assert run.main([*command, "--seed", "1"]) == 0
+        assert run.main([*command, "--lr", "0.05"]) == 0
         assert trained[1:] == [*self.NAMES]  # Other settings have other results.
 
     def test_rows_of_other_configurations_stay(self, tmp_path, monkeypatch):
@@ -471,14 +474,15 @@ class TestCompare:
         monkeypatch.chdir(tmp_path)
         original = run.try_configuration
 
-        def fail(model, job):
+        def fail(model, task):
             if model.architecture == self.NAMES[1]:
                 raise error
-            return original(model, job)
+            return original(model, task)
 
         monkeypatch.setattr(run, "try_configuration", fail)
         with contextlib.suppress(MemoryError):
-            run.main(["compare", *self.NAMES, "--data", str(DIGITS), "--epochs", "1"])
+            flags = ["--data", str(DIGITS), "--epochs", "1", "--jobs", "1"]
+            run.main(["compare", *self.NAMES, *flags])
         text = (tmp_path / "results" / "comparison.json").read_text()
         assert [row["architecture"] for row in json.loads(text)["configurations"]] == [
             self.NAMES[0]
