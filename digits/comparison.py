@@ -121,18 +121,19 @@ def _draw_work(panel: Axes, results: list[dict[str, Any]]) -> None:
         for x, y in panel.transData.transform(points)
     ]
     sides = [((9, 0), "left", "center"), ((-9, 0), "right", "center")]
-    sides += [((0, 12), "center", "bottom"), ((0, -12), "center", "top")]
+    for across in ("center", "right", "left"):
+        sides += [((0, 13), across, "bottom"), ((0, -13), across, "top")]
     for row, point in zip(results, points, strict=True):
-        for offset, across, down in sides:
+        for side in sides:
+            offset, across, down = side
             style = {"xytext": offset, "textcoords": "offset points", "size": 9}
-            name = row["architecture"]
-            text = panel.annotate(name, point, ha=across, va=down, **style)
+            style |= {"ha": across, "va": down}
+            text = panel.annotate(row["architecture"], point, **style)
             box = text.get_window_extent()
             inside = panel.bbox.x0 < box.x0 and box.x1 < panel.bbox.x1
-            if inside and box.count_overlaps(boxes) == 0:
+            if side == sides[-1] or (inside and box.count_overlaps(boxes) == 0):
                 break
-            if offset != sides[-1][0]:
-                text.remove()
+            text.remove()
         boxes.append(box)
 
 
