@@ -245,14 +245,15 @@ class Workers:
     def take_turns(self, number: int, task: str, count: int) -> dict[str, float]:
         """Return the seconds of a task in each system; each round begins with another.
 
-        Only one of them computes at a time.
+        Only one of them computes at a time: each waits until the threads of the one
+        before, which spin for a while after their work, have gone to sleep.
         """
-        names = list(self.pools)
+        names, seconds = list(self.pools), {}
         first = number % len(names)
-        return {
-            name: self.pools[name].submit(measure, task, count).result()
-            for name in names[first:] + names[:first]
-        }
+        for name in names[first:] + names[:first]:
+            time.sleep(0.3)
+            seconds[name] = self.pools[name].submit(measure, task, count).result()
+        return seconds
 
 
 def installed_systems() -> dict[str, Callable]:
