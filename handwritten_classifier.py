@@ -82,12 +82,12 @@ import numpy as np
 Array, Sizes = np.ndarray, tuple[int, ...]  # in signatures
 
 
-def _do_nothing(*_):
-    """Stand in for a function that was not given."""
-
-
 class HandwrittenNumberClassification:
     """A convolutional network that reads handwritten digits.
+
+    The same machine, library versions, seed and calls of `fit` give the same bits on
+    any number of cores. With threadpoolctl, as many compute as BLAS may have threads.
+    One model can predict in several threads.
 
     Parameters
     ----------
@@ -133,19 +133,6 @@ class HandwrittenNumberClassification:
     rate, metadata : float and dict
         Learning rate of the last step; what JSON can hold, and is saved as well.
 
-    Notes
-    -----
-    The same machine, library versions, seed and calls of `fit` give the same bits on
-    any number of cores. With threadpoolctl, as many compute as BLAS may have threads.
-    One model can predict in several threads.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> images, labels = rng.random((20, 8, 8)), rng.integers(0, 3, size=20)
-    >>> model = HandwrittenNumberClassification("4C3-MP2-3N", input_shape=(8, 8, 1))
-    >>> model.fit(images, labels, epochs=2, verbose=0).predict(images[:5]).shape
-    (5,)
     """
 
     # ---------------------------------------------------------------- Construction
@@ -340,12 +327,9 @@ class HandwrittenNumberClassification:
             shape = (inputs, outputs) if dense else (outputs, channels, *layer.window)
             # In double precision: both precisions then start from the same point.
             weights = self._generator.normal(0.0, math.sqrt(2 / inputs), shape)
-            pair = weights.astype(self.dtype), np.zeros(outputs, self.dtype)
-            if dense:
-                self.W_dense, self.B_dense = pair
-            else:
-                self.kernels.append(pair[0])
-                self.biases.append(pair[1])
+            self.kernels.append(weights.astype(self.dtype))
+            self.biases.append(np.zeros(outputs, self.dtype))
+        self.W_dense, self.B_dense = self.kernels.pop(), self.biases.pop()
         self._velocity = {name: np.zeros_like(p) for name, p in self.parameters.items()}
         self._initial = zlib.crc32(self.W_dense.tobytes())
 
@@ -484,14 +468,10 @@ class HandwrittenNumberClassification:
         images = self._check_tensor("images", images, "B H W C")
         window = _pair("kernel_size", kernel_size)
         counts = _fit_windows("images", images.shape[1:3], window, stride, padding)
-        padding = operator.index(padding)
-        batch, height, width, channels = images.shape
+        batch, *_, channels = images.shape
         if padding:
-            size = (height + 2 * padding, width + 2 * padding)
-            frame = self._tensor((batch, *size, channels), images.dtype)
-            frame.fill(0)
-            frame[:, padding : padding + height, padding : padding + width] = images
-            images = frame
+            around = (0, 0), (padding, padding), (padding, padding), (0, 0)
+            images = np.pad(images.transpose(3, 1, 2, 0), around).transpose(3, 1, 2, 0)
         windows = _windows(images, window, stride, counts).transpose(2, 0, 1, 3, 4, 5)
         size = (channels * math.prod(window), math.prod(counts) * batch)
         patches = self._matrix(*size, images.dtype)
@@ -545,9 +525,9 @@ class HandwrittenNumberClassification:
 
         Forward, ``map = kernel @ patches``; hence ``d_kernel = d_map @ patches.T``:
         over all places and images, each weight sums what it was multiplied with times
-        the derivative of the product. The bias is added everywhere: its gradient is
-        ``d_feature_map.sum(axis=(0, 1, 2))``. Takes arrays of shape (B, H, W, C) and
-        (B, H', W', F), K or (K_h, K_w), and the rest as in the forward step.
+        the derivative of the product. The gradient of the bias, added everywhere, is
+        the sum of d_map. Takes arrays of shape (B, H, W, C) and (B, H', W', F), K or
+        (K_h, K_w), and the rest as in the forward step.
         """
         images = self._check_tensor("images", images, "B H W C")
         d_feature_map = self._check_tensor("d_feature_map", d_feature_map, "B H' W' F")
@@ -595,11 +575,8 @@ class HandwrittenNumberClassification:
         d_frame = self._tensor((batch, *size, channels), dtype)
         d_frame.fill(0)
         places = _windows(d_frame, window, stride, counts)
-        if _overlap(window, stride, counts):
-            for i, j in np.ndindex(*window):
-                places[i, j] += d_windows[:, i, j]
-        else:
-            places[:] = d_windows.transpose(1, 2, 0, 3, 4, 5)
+        for i, j in np.ndindex(*window):
+            places[i, j] += d_windows[:, i, j]
         return d_frame[:, padding : padding + height, padding : padding + width]
 
     # ---------------------------------------------------------------- ReLU and pooling
@@ -717,8 +694,8 @@ class HandwrittenNumberClassification:
             return mask, stride, output_shape  # The network's own.
         mask = self.binary_max_pool if mask is None else mask
         stride = self._pooled_from[0] if stride is None else stride
-        output_shape = self._pooled_from[1] if output_shape is None else output_shape
-        if mask is None or stride is None or output_shape is None:
+        size = self._pooled_from[1] if output_shape is None else output_shape
+        if mask is None or stride is None or size is None:
             required = "be given before any generate_max_pool"
             raise _wrong("mask, stride and output_shape", required, None)
         mask = np.asarray(mask)
@@ -726,10 +703,9 @@ class HandwrittenNumberClassification:
             required, got = "be bool with axes (B H' W' F P P)", mask.dtype
             raise _wrong("mask", required, f"{got} of shape {mask.shape}")
         batch, *counts, filters, _, side = mask.shape
-        whole = np.shape(output_shape) == (4,)
-        if whole and tuple(output_shape)[::3] == (batch, filters):
-            output_shape = output_shape[1:3]
-        size = _pair("output_shape", output_shape)
+        if np.shape(size) == (4,) and tuple(size)[::3] == (batch, filters):
+            size = size[1:3]
+        size = _pair("output_shape", size)
         if _fit_windows("output_shape", size, (side, side), stride) != tuple(counts):
             windows = f"{_times(counts)} windows {side}x{side}, stride {stride}"
             required = f"be that of a map with {windows}"
@@ -753,8 +729,7 @@ class HandwrittenNumberClassification:
         Subtracting a row's maximum changes no quotient, and no power overflows.
         """
         scores = self._check_tensor("scores", scores, "B N")
-        # A difference may overflow to -inf, which is right: its power is 0.
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore"):  # to -inf, whose power is 0
             powers = np.exp(scores - scores.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
 
@@ -805,16 +780,14 @@ class HandwrittenNumberClassification:
         with self._at_work():
             return self._forward(self._batch(images))[0]
 
-    def compute_gradients(
-        self, images: Array, labels: Array
-    ) -> tuple[float, dict[str, Array]]:
+    def compute_gradients(self, images: Array, labels: Array) -> tuple[float, dict]:
         """Return a batch's loss and its derivatives, by name, shaped as parameters."""
         images, labels = self.check_examples(images, labels)
         with self._at_work():
             probabilities, gradients = self._backward(self._batch(images), labels)
         return self.compute_loss(probabilities, labels), gradients
 
-    def _forward(self, images, with_masks=True, watch=_do_nothing):
+    def _forward(self, images, with_masks=True, watch=lambda *_: None):
         """Return the probabilities and, of each step, what its reverse needs.
 
         `watch` is called with (kind, layer, array, what is kept) after every step.
@@ -846,7 +819,7 @@ class HandwrittenNumberClassification:
         watch("scores", self.layers[-1], scores, kept)
         return self.softmax(scores), trace
 
-    def _backward(self, images, labels, watch=_do_nothing):
+    def _backward(self, images, labels, watch=lambda *_: None):
         """Go forward, then the same way back; return probabilities and gradients.
 
         `watch` is called with (kind, layer, gradient) after every step back.
@@ -899,10 +872,9 @@ class HandwrittenNumberClassification:
         practices for convolutional neural networks applied to visual document analysis,
         2003). Takes images as `fit` does; returns floats of shape (B, H, W, C).
 
-        Of `strength` 0 nothing changes; at 1, rotation goes up to 8 degrees, scaling
-        and shear up to a tenth, shifts up to 1.5 pixels, and the field moves a pixel by
-        about 0.8 (standard deviation, on each axis); 10 is the most. `generator` may be
-        a seed; by default it is the setting `seed`.
+        At `strength` 1 (of 0 to 10) rotation goes up to 8 degrees, scaling and shear up
+        to a tenth, shifts up to 1.5 pixels, and the field moves a pixel by about 0.8
+        (standard deviation, on each axis). `generator` may be a seed.
         """
         images = self.check_images(images)
         _check_number("strength", strength, *_STRENGTH)
@@ -936,10 +908,7 @@ class HandwrittenNumberClassification:
         return weights.astype(self.dtype)
 
     def _sample(self, images, down, across):
-        """Interpolate images bilinearly between their pixels; around them is 0.
-
-        `down` and `across`, of shape (H, W, B), are in pixels from the upper left one.
-        """
+        """Interpolate images bilinearly at the pixels (H, W, B); outside is 0."""
         batch, height, width, channels = images.shape
         # A frame of zeros, which contains all places outside.
         framed = np.zeros((height + 3, width + 3, batch, channels), self.dtype)
@@ -988,12 +957,11 @@ class HandwrittenNumberClassification:
         """Train by stochastic gradient descent, on from the present parameters.
 
         Each epoch goes once through the images in a new random order. Loss and accuracy
-        in `history` are means over its batches, each taken before the step that it led
-        to. One warning tells of an epoch that ends at chance or with a dead layer.
+        in `history` are means over its batches, each before the step that it led to.
+        One warning tells of an epoch that ends at chance or with a dead layer.
 
-        Interrupted, `fit` goes on where it stood when called again with the same labels
-        and epochs, and ends with the same bits. Interruptions are Ctrl-C, disk errors
-        and, once `load` has read its checkpoint, the end of its process.
+        After Ctrl-C, an error of the disk, or `load` of its checkpoint, `fit` goes on
+        where it stood if labels and epochs are the same, and ends with the same bits.
 
         Parameters
         ----------
@@ -1011,8 +979,12 @@ class HandwrittenNumberClassification:
         that cannot be written is an OSError, and leaves the one before it.
         """
         images, labels = self.check_examples(images, labels)
-        if validation_data is not None:
-            validation_data = self._check_validation(validation_data)
+        pair = validation_data
+        if pair is not None:
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                got = f"a {type(pair).__name__}"
+                raise _wrong("validation_data", "be (images, labels)", got)
+            pair = self.check_examples(*pair, kind="validation ")
         epochs = _check_integer("epochs", self.epochs if epochs is None else epochs, 1)
         verbose = self.verbose if verbose is None else verbose
         if not (callback is None or callable(callback)):
@@ -1021,15 +993,18 @@ class HandwrittenNumberClassification:
             beginning = self._take_up_run(epochs, labels)
         if checkpoint is not None:
             _remove_leftovers(Path(checkpoint))
-        save = partial(self.save, checkpoint) if checkpoint is not None else _do_nothing
+        save = (lambda: None) if checkpoint is None else partial(self.save, checkpoint)
         save()
         with self._progress_bar(verbose) as bar:
             if verbose and beginning:
                 bar.write(beginning)
             while self._run.epoch < self._run.epochs:
                 results = self._train_epoch(images, labels, bar, save, callback)
-                if validation_data is not None:
-                    results |= self._validate(*validation_data)
+                if pair is not None:
+                    with np.errstate(over="ignore", invalid="ignore"):
+                        loss, accuracy = self.evaluate(*pair)
+                    self._check_convergence(loss, -(-len(labels) // self.batch_size))
+                    results |= {"val_loss": loss, "val_accuracy": accuracy}
                 with holding_back_interrupts():
                     self._finish_epoch(results)
                 save()
@@ -1037,20 +1012,6 @@ class HandwrittenNumberClassification:
                     bar.write(_epoch_line(self._run.epoch, epochs, results))
         self._run = None
         return self
-
-    def _check_validation(self, validation_data):
-        """Return the pair of images and labels, checked."""
-        if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
-            got = f"a {type(validation_data).__name__}"
-            raise _wrong("validation_data", "be (images, labels)", got)
-        return self.check_examples(*validation_data, kind="validation ")
-
-    def _validate(self, images, labels):
-        """Return what is recorded of them; the epoch's last step may have diverged."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            loss, accuracy = self.evaluate(images, labels)
-        self._check_convergence(loss, math.ceil(self._run.images / self.batch_size))
-        return {"val_loss": loss, "val_accuracy": accuracy}
 
     def partial_fit(
         self, images: Array, labels: Array, classes: Array | None = None
@@ -1120,9 +1081,8 @@ class HandwrittenNumberClassification:
                 gradient += other[name]
         loss = sum(losses) / (end - first)
         run.silent = [name for name in run.silent if not gradients[name].any()]
-        self._update_parameters(gradients, self.rate)
+        self._update_parameters(gradients, self.rate, share)
         self._check_convergence(loss, in_this)
-        self._average_parameters(share)
         run.position = end
         run.loss += sum(losses)
         run.hits += sum(hits)
@@ -1167,8 +1127,12 @@ class HandwrittenNumberClassification:
         rate = float(self.lr) * (cycle if self.schedule == "one-cycle" else 1)
         return rate, 1 / (step - not_averaged) if step > not_averaged else 0.0
 
-    def _update_parameters(self, gradients, rate):
-        """Take an SGD step, Nesterov's: ``v = m v - rate g``, ``w += m v - rate g``."""
+    def _update_parameters(self, gradients, rate, share):
+        """Take an SGD step, Nesterov's: ``v = m v - rate g``, ``w += m v - rate g``.
+
+        The mean goes `share` of the way to the parameters: nearer to the middle of the
+        valley (Polyak, Juditsky: Acceleration of stochastic approximation, 1992).
+        """
         momentum, decay = float(self.momentum), float(self.weight_decay)
         for name, parameter in self.parameters.items():
             gradient, velocity = gradients[name], self._velocity[name]
@@ -1182,13 +1146,6 @@ class HandwrittenNumberClassification:
                 parameter += np.multiply(velocity, momentum, out=gradient)
             else:
                 self._velocity[name] = gradient
-
-    def _average_parameters(self, share):
-        """Move the mean towards the parameters by `share` of the way, 1 at first.
-
-        It lies nearer to the middle of the valley than the points that descent passes
-        (Polyak, Juditsky: Acceleration of stochastic approximation, 1992).
-        """
         if share == 1:
             self._run.mean = {n: np.zeros_like(p) for n, p in self.parameters.items()}
         for name, mean in self._run.mean.items():
@@ -1341,10 +1298,9 @@ class HandwrittenNumberClassification:
         return batch
 
     def _array(self, shape, dtype):
-        """Return an empty array; in a run of batches, one that the last batch has used.
+        """Return an empty array; in a run, one that the batch before has used.
 
-        Fresh ones would cost as much time as the mathematics. Every batch asks for the
-        same in the same order.
+        Fresh ones take as long as the mathematics. All batches ask in the same order.
         """
         work = self._work
         if work.arrays is None:
@@ -1353,8 +1309,7 @@ class HandwrittenNumberClassification:
             work.arrays.append(np.empty(0))
         array = work.arrays[work.taken]
         if array.shape != shape or array.dtype != dtype:
-            # It begins on a line of the processor's cache. Otherwise every second
-            # vector lies across two, and moving numbers takes up to a third longer.
+            # It begins on a line of the processor's cache: else vectors lie across two.
             size = math.prod(shape) * np.dtype(dtype).itemsize
             memory = np.empty(size + 64, np.uint8)
             start = -memory.__array_interface__["data"][0] % 64
@@ -1375,13 +1330,9 @@ class HandwrittenNumberClassification:
 
     @contextmanager
     def _at_work(self):
-        """Yield a `map` to lists, whose parts, batches or shards, share the cores.
-
-        `_array` returns the same arrays again in each part. NumPy's buffers then fit
-        into the first cache: input gradients take 3/4 as long.
-        """
+        """Yield a `map` to lists, whose parts, batches or shards, share the cores."""
         outer, taken = self._work.arrays, self._work.taken
-        buffer = np.setbufsize(2048)
+        buffer = np.setbufsize(2048)  # fits the first cache: 3/4 of the time
 
         def _begin():
             self._work.arrays = []
@@ -1529,11 +1480,10 @@ class HandwrittenNumberClassification:
 
     def __repr__(self) -> str:
         """Show the settings that differ from the defaults."""
-        defaults, shown = _defaults(type(self)), [repr(self.architecture)]
-        for name, value in self.get_params().items():
-            if name != "architecture" and value != defaults[name]:
-                shown.append(f"{name}={value!r}")
-        return f"{type(self).__name__}({', '.join(shown)})"
+        defaults, settings = _defaults(type(self)), self.get_params()
+        settings.pop("architecture", None)
+        others = [f"{n}={v!r}" for n, v in settings.items() if v != defaults[n]]
+        return f"{type(self).__name__}({', '.join([repr(self.architecture), *others])})"
 
     def summary(self) -> None:
         """Print the table that `str` returns, and what is computed in other ways."""
@@ -1549,12 +1499,9 @@ class HandwrittenNumberClassification:
         rows = self._summary_rows()
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         rows.insert(1, tuple("-" * width for width in widths))
-        justify = (str.ljust, str.ljust, str.ljust, str.rjust, str.rjust)
-        lines = [
-            "  ".join(map(lambda place, *cell: place(*cell), justify, row, widths))
-            for row in rows
-        ]
-        return "\n".join(line.rstrip() for line in lines)
+        cells = (f"{{:{side}{w}}}" for side, w in zip("<<<>>", widths, strict=True))
+        line = "  ".join(cells)
+        return "\n".join(line.format(*row).rstrip() for row in rows)
 
     def _repr_html_(self):
         """Return the same table for a notebook."""
@@ -1567,12 +1514,10 @@ class HandwrittenNumberClassification:
         """Return the cells of the table, the head first."""
         rows = [("layer", "step", "output", "parameters", "multiply-adds")]
         rows.append(("", "images", _times(self.input_shape), "", ""))
+        steps = {"convolution": "{0} {1}, ReLU", "pooling": "max pooling {1}"}
         for layer in self.layers:
-            step = {
-                "convolution": f"{layer.name} {_times(layer.window)}, ReLU",
-                "pooling": f"max pooling {_times(layer.window)}",
-                "dense": "flatten, dense, softmax",
-            }[layer.kind]
+            step = steps.get(layer.kind, "flatten, dense, softmax")
+            step = step.format(layer.name, _times(layer.window))
             step += f", stride {layer.stride}" if layer.stride > 1 else ""
             step += f", padding {layer.padding}" if layer.padding else ""
             counts = (f"{n:,}" for n in (layer.parameters, layer.multiply_adds))
@@ -1581,9 +1526,7 @@ class HandwrittenNumberClassification:
         totals = (f"{sum(counts):,}" for counts in zip(*work, strict=True))
         return [*rows, ("total", "", "", *totals)]
 
-    def trace_steps(
-        self, image: Array, label: int | None = None
-    ) -> tuple[list[tuple], list[tuple]]:
+    def trace_steps(self, image: Array, label: int | None = None) -> tuple[list, list]:
         """Return the result of each step for one image and, with its label, each back.
 
         `image` is (H, W), (H, W, C) or a batch of one. Returns two lists of (title,
@@ -1625,8 +1568,7 @@ class HandwrittenNumberClassification:
 def _windows(tensor, window, stride, counts):
     """View a tensor (B, H, W, C) as its windows: axes (K_h, K_w, C, H', W', B).
 
-    ``[i, j]`` is place (i, j) of every window at once: a loop over the few places of a
-    window stands for one over all windows. Nothing is copied.
+    ``[i, j]`` is place (i, j) of every window at once. Nothing is copied.
     """
     stride = operator.index(stride)
     image, down, across, channel = tensor.strides
@@ -1745,8 +1687,8 @@ _BLAS = SimpleNamespace(lock=threading.Lock(), runs=0)
 def _one_blas_thread():
     """Keep BLAS on one thread until no run needs it; yield how many it may have.
 
-    Its own threads wait for each other in every product; beside other busy programs,
-    several times as long as the product takes. Ours wait once for a whole part.
+    Its own threads wait for each other in every product, which takes several times as
+    long beside other busy programs. Ours wait once for a whole part.
     """
     libraries = _find_blas()
     with _BLAS.lock:
@@ -1756,7 +1698,7 @@ def _one_blas_thread():
         for library in libraries:
             library.set_num_threads(1)
     try:  # Where it cannot be kept so, our threads would fight with its own.
-        yield min(filter(None, _BLAS.before), default=1)
+        yield max(filter(None, _BLAS.before), default=1)
     finally:
         with _BLAS.lock:
             _BLAS.runs -= 1
@@ -1764,7 +1706,7 @@ def _one_blas_thread():
                 if not _BLAS.runs:
                     library.set_num_threads(count)
                 # Any thread may set the next limit.
-                getattr(library, "clear_controlling_thread", _do_nothing)()
+                getattr(library, "clear_controlling_thread", lambda: None)()
 
 
 def _epoch_line(epoch, epochs, results):
@@ -1787,10 +1729,7 @@ _TITLES = {  # of `trace_steps`, forward and back
 
 @contextmanager
 def replace_file(path: str | os.PathLike) -> Iterator[IO[bytes]]:
-    """Open a file beside `path`, and rename it to that once it is on the disk.
-
-    So `path` never holds half a file, and after an OSError what it held before.
-    """
+    """Open a file beside `path`, renamed to it once on the disk: never half a file."""
     path = Path(path)
     if path.exists() and not path.is_file():
         got = f"{os.fspath(path)!r}, which is no file"
@@ -1827,13 +1766,11 @@ def _remove_leftovers(path):
                 file.unlink(missing_ok=True)
 
 
-def read_arrays(
-    file: IO[bytes], names: Iterable[str] | None = None
-) -> dict[str, Array]:
+def read_arrays(file: IO[bytes], names: Iterable | None = None) -> dict[str, Array]:
     """Return the arrays of an untrusted ``.npz`` file by name: all, or `names`.
 
-    Nothing is unpickled, and nothing allocated before its size is known to be there.
-    Damage may raise any error.
+    Nothing is unpickled or allocated before its size is known. Damage may raise any
+    error.
     """
     if not zipfile.is_zipfile(file):
         raise ValueError("this is no .npz file")

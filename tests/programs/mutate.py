@@ -52,14 +52,7 @@ SECTIONS = [
 ]
 OTHERS = [
     *("_order_steps", "_find_read_size", "_draw_parameters", "_batch", "evaluate"),
-    *(
-        "_train_batch",
-        "_learn",
-        "_count",
-        "_plan_step",
-        "_update_parameters",
-        "_average_parameters",
-    ),
+    *("_train_batch", "_learn", "_count", "_plan_step", "_update_parameters"),
 ]
 TESTS = [
     *("test_steps.py", "test_gradients.py", "test_distortions.py", "test_network.py"),
@@ -89,12 +82,6 @@ EQUIVALENT = read_reasons("""
 generate_patches
     if padding:
     if True:
-generate_patches
-    size = (height + 2 * padding, width + 2 * padding)
-    size = (height + 3 * padding, width + 2 * padding)
-generate_patches
-    size = (height + 2 * padding, width + 2 * padding)
-    size = (height + 2 * padding, width + 3 * padding)
 generate_input_loss
     size = (height + 2 * padding, width + 2 * padding)
     size = (height + 3 * padding, width + 2 * padding)
@@ -102,9 +89,6 @@ generate_input_loss
     size = (height + 2 * padding, width + 2 * padding)
     size = (height + 2 * padding, width + 3 * padding)
 # Adding up what does not overlap gives the same, more slowly.
-generate_input_loss
-    if _overlap(window, stride, counts):
-    if True:
 _overlap
     return any(stride < side and n > 1 for side, n in zip(window, counts, strict=True))
     return any(stride < side and (n >= 1) for side, n in zip(window, counts, strict=True))
@@ -129,14 +113,11 @@ _forward
     size, masks, pool = x.shape[1:3], [], (window[-1], layer.stride)
 # A title that names no layer is the same for all.
 _forward
-    watch("flatten", self.layers[-1], flattened)
-    watch("flatten", self.layers[-0], flattened)
+    trace.append(("flatten", self.layers[-1], None, kept))
+    trace.append(("flatten", self.layers[-0], None, kept))
 _forward
-    trace.append(("flatten", self.layers[-1], None, (x.shape, flattened)))
-    trace.append(("flatten", self.layers[-0], None, (x.shape, flattened)))
-_forward
-    watch("scores", self.layers[-1], scores)
-    watch("scores", self.layers[-0], scores)
+    watch("scores", self.layers[-1], scores, kept)
+    watch("scores", self.layers[-0], scores, kept)
 # A sum has no order.
 _backward
     gradients[f"biases.{index}"] = d.sum(axis=(0, 1, 2))
@@ -177,16 +158,16 @@ generate_input_loss
 generate_max_pool
     rivals = self._array(largest.shape, largest.dtype)
     rivals = self._array(largest.shape, None)
-_distort
+distort
     y = (np.arange(height, dtype=self.dtype) - middle[0])[:, np.newaxis, np.newaxis]
     y = (np.arange(height) - middle[0])[:, np.newaxis, np.newaxis]
-_distort
+distort
     y = (np.arange(height, dtype=self.dtype) - middle[0])[:, np.newaxis, np.newaxis]
     y = (np.arange(height, dtype=None) - middle[0])[:, np.newaxis, np.newaxis]
-_distort
+distort
     x = (np.arange(width, dtype=self.dtype) - middle[1])[:, np.newaxis]
     x = (np.arange(width) - middle[1])[:, np.newaxis]
-_distort
+distort
     x = (np.arange(width, dtype=self.dtype) - middle[1])[:, np.newaxis]
     x = (np.arange(width, dtype=None) - middle[1])[:, np.newaxis]
 _smoothing
