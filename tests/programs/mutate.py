@@ -202,6 +202,24 @@ _plan_step
 _plan_step
     return rate, 1 / (step - not_averaged) if step > not_averaged else 0.0
     return rate, 1 / (step - not_averaged) if step > not_averaged else -1.0
+# What was checked at the doors passes a second check.
+_recall_pooling
+    if self._work.arrays is not None:
+    if False:
+# All images have as many classes: the mean of their means is the mean of all.
+compute_loss
+    return -float((of_labels + float(smoothing) * logs.mean(axis=1)).mean())
+    return -float((of_labels + float(smoothing) * logs.mean()).mean())
+# Of these rows, the first two alone are used.
+distort
+    stretch, shift = np.exp(self._SCALING * drawn[2:4]), self._SHIFT * drawn[4:6]
+    stretch, shift = np.exp(self._SCALING * drawn[2:]), self._SHIFT * drawn[4:6]
+distort
+    stretch, shift = np.exp(self._SCALING * drawn[2:4]), self._SHIFT * drawn[4:6]
+    stretch, shift = np.exp(self._SCALING * drawn[2:5]), self._SHIFT * drawn[4:6]
+distort
+    stretch, shift = np.exp(self._SCALING * drawn[2:4]), self._SHIFT * drawn[4:6]
+    stretch, shift = np.exp(self._SCALING * drawn[2:4]), self._SHIFT * drawn[4:]
 """)  # noqa: E501
 
 OPERATORS = {
