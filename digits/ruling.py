@@ -1,6 +1,7 @@
-"""Ruled and squared paper: its lines are removed from the ink, and strokes stay.
+"""Ruled and squared paper, and printed frames: lines are removed, and strokes stay.
 
-Lines are thin, nearly level or upright, and run from edge to edge.
+Lines are thin, nearly level or upright, and run from edge to edge, of the picture or of
+a frame. The last functions are what all stages measure with.
 """
 
 from __future__ import annotations
@@ -9,24 +10,44 @@ import numpy as np
 
 _THICKEST_LINE = 1 / 50  # of the picture's width; thicker lines are strokes
 _STEEPEST_LINE = 10  # degrees off the horizontal or the vertical
+LEAST_DIGIT = 8  # pixels: of what a frame holds, and of what is left beside a table
+_MOST_FRAMES, _LEAST_HOLES = 200, 0.5  # holes as a share of the box around a frame
 _MOST_LINES = 2000  # candidates of the Hough transform, the strongest first
 
 
 def remove_ruling(mask: np.ndarray) -> np.ndarray:
     """Return the ink without ruled or squared paper's lines, where no stroke crosses.
 
-    If nothing else would be left, the lines are what was drawn, and they stay.
+    Lines run from edge to edge of the picture, or of a frame that encloses writing. If
+    nothing else would be left, the lines are what was drawn, and they stay.
     """
-    ruling = _find_level_lines(mask) | _find_level_lines(mask.T).T
+    import cv2
+
+    thickest = int(mask.shape[1] * _THICKEST_LINE)
+    _, labels, table, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    table[0] = 0
+    sizes = table[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].max(axis=1)
+    frames = find_enclosing(labels, table, sizes)
+    ruling = _find_lines(mask)
+    for left, top, width, height in table[frames, :4]:
+        box = slice(top, top + height), slice(left, left + width)
+        ruling[box] |= _find_lines(mask[box], thickest)
     written = mask & ~ruling
     return written if written.any() else mask
 
 
-def _find_level_lines(mask: np.ndarray) -> np.ndarray:
+def _find_lines(mask: np.ndarray, thickest: int = 0) -> np.ndarray:
+    """Return the pixels of all lines that run from edge to edge, level or upright."""
+    upright = _find_level_lines(mask.T, thickest).T
+    return _find_level_lines(mask, thickest) | upright
+
+
+def _find_level_lines(mask: np.ndarray, thickest: int) -> np.ndarray:
     """Return the pixels of thin lines that run from the left edge to the right one."""
     lines = np.zeros_like(mask)
     width = mask.shape[1]
-    thickest, columns = int(width * _THICKEST_LINE), np.arange(width)
+    thickest = thickest or int(width * _THICKEST_LINE)
+    columns = np.arange(width)
     dark = np.ascontiguousarray(mask).astype(np.uint8)
     if thickest >= 2 and _has_thin_ink(dark, thickest):
         for path in _find_straight_paths(dark, thickest):
@@ -115,6 +136,45 @@ def _find_line_pixels(
     return rows, near & thin & (np.abs(offsets) <= thickness + 1.5)
 
 
+def find_enclosing(
+    labels: np.ndarray, table: np.ndarray, sizes: np.ndarray
+) -> np.ndarray:
+    """Return which pieces enclose a piece of a size to be read, or several such."""
+    enclosing = np.zeros(len(sizes), bool)
+    for index in np.argsort(-sizes)[:_MOST_FRAMES]:
+        left, top, width, height = table[index, :4]
+        if max(width, height) < 3 * LEAST_DIGIT:
+            break
+        inside = labels[top : top + height, left : left + width]
+        holes = fill_holes(inside == index)
+        if holes.mean() < _LEAST_HOLES:
+            continue
+        shares = sizes[np.unique(inside[holes])] / sizes[index]
+        shares = shares[shares * sizes[index] >= LEAST_DIGIT]
+        enclosing[index] = (shares > 0.3).any() or (shares > 0.015).sum() >= 3
+    return enclosing
+
+
+def fill_holes(mask: np.ndarray) -> np.ndarray:
+    """Return the pixels that a piece encloses."""
+    import cv2
+
+    outside = np.pad(~mask, 1, constant_values=True).astype(np.uint8)
+    cv2.floodFill(outside, None, (0, 0), 2)
+    return outside[1:-1, 1:-1] == 1
+
+
 def odd(size: float) -> int:
     """Return the odd number of pixels, at least 1, next to a size."""
     return max(1, int(size) // 2 * 2 + 1)
+
+
+def shrink(picture: np.ndarray, longest: int) -> np.ndarray:
+    """Scale a picture down to at most `longest` pixels on its longer side."""
+    import cv2
+
+    share = longest / max(picture.shape)
+    if share >= 1:
+        return picture
+    height, width = (max(1, round(share * side)) for side in picture.shape)
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)

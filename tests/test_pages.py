@@ -1,0 +1,116 @@
+"""Pages: sheets on tables, forms, slanting rows, small and pale digits; their order."""
+
+import numpy as np
+import pytest
+from handwriting import LIGHTS, write
+from helpers import pages
+
+from digits import sheet
+from digits.pictures import find_digits, prepare_image
+
+
+def share_found(picture, images):
+    """Return how many digits were found in their places in the order of reading."""
+    found = find_digits(picture).images
+    if len(found) != len(images):
+        return 0
+    alike = []
+    for image, seen in zip(images, found, strict=True):
+        drawn = np.pad(255 - (255 * write(image, 60, 0.07)).astype(np.uint8), 20)
+        drawn[:20], drawn[-20:], drawn[:, :20], drawn[:, -20:] = 255, 255, 255, 255
+        alike.append(np.corrcoef(prepare_image(drawn).ravel(), seen.ravel())[0, 1])
+    return np.mean(np.array(alike) > 0.6)
+
+
+@pytest.fixture
+def images(digits):
+    return digits.test_images[:24]
+
+
+class TestTables:
+    @pytest.mark.parametrize("table", pages.TABLES)
+    @pytest.mark.parametrize("extra", [{}, {"thumb": True}, {"curl": True}])
+    def test_a_sheet_is_read_and_not_the_table(self, images, table, extra):
+        rng = np.random.default_rng(2)
+        page = pages.print_sheet(pages.write_rows(images, rng, 8))
+        scene = pages.lay_on_table(page, rng, table, **extra)
+        picture = pages.photograph(scene, rng, rng.choice(LIGHTS))
+        assert share_found(picture, images) >= 0.9
+
+    @pytest.mark.parametrize("darkness", [0.25, 0.35])
+    def test_pale_ink_beside_something_dark(self, images, darkness):
+        rng = np.random.default_rng(3)
+        page = pages.print_sheet(pages.write_rows(images, rng, 8), darkness)
+        scene = pages.lay_on_table(page, rng, "black")
+        assert share_found(pages.photograph(scene, rng, "even"), images) >= 0.9
+
+    def test_a_strip_of_table_at_each_edge(self, images):
+        rng = np.random.default_rng(4)
+        page = pages.print_sheet(pages.write_rows(images, rng, 8))
+        for edge in (np.s_[:25], np.s_[-25:], np.s_[:, :25], np.s_[:, -25:]):
+            scene = page.copy()
+            scene[edge] = pages.TABLES["dark"]
+            picture = pages.photograph(scene, rng)
+            assert share_found(picture, images) >= 0.9
+
+    def test_boxes_are_those_in_the_whole_picture(self, images):
+        rng = np.random.default_rng(5)
+        page = pages.print_sheet(pages.write_rows(images, rng, 8))
+        picture = pages.photograph(page, rng)
+        apart = find_digits(picture).boxes
+        around = 60, 60, 60, 60
+        table = np.full((len(page) + 120, page.shape[1] + 120, 3), 20, np.uint8)
+        table[60:-60, 60:-60] = picture
+        assert np.abs(find_digits(table).boxes - apart - around).max() <= 4
+
+    def test_a_shadow_is_no_table(self, digits):
+        rng = np.random.default_rng(6)
+        page = pages.print_sheet(pages.write_rows(digits.test_images[:40], rng, 10))
+        away = np.arange(page.shape[1]) - page.shape[1] / 2
+        page *= (1 - 0.4 / (1 + np.exp(away / 8)))[:, np.newaxis]
+        picture = pages.photograph(page, rng, "even")
+        assert share_found(picture, digits.test_images[:40]) >= 0.9
+        assert sheet.cut_out_sheet(picture.mean(axis=2))[1].shape == picture.shape[:2]
+
+
+class TestFrames:
+    @pytest.mark.parametrize("columns", [6, 12, 24])
+    def test_the_boxes_of_a_form_are_no_digits(self, images, columns):
+        rng = np.random.default_rng(7)
+        ink, lines = pages.fill_form(images, rng, columns)
+        picture = pages.photograph(pages.print_sheet(ink, lines=lines), rng)
+        assert share_found(picture, images) >= 0.9
+
+    def test_a_zero_with_a_speck_inside_is_no_frame(self):
+        drawn = np.full((200, 200), 255, np.uint8)
+        y, x = np.indices(drawn.shape)
+        away = np.hypot((y - 100) / 1.3, x - 100)
+        drawn[(away > 50) & (away < 60)] = 0
+        drawn[96:104, 96:104] = 0
+        box = find_digits(drawn).boxes
+        assert np.abs(box - [[22, 41, 179, 160]]).max() <= 3
+
+
+class TestRows:
+    @pytest.mark.parametrize("slope", [-0.12, -0.06, 0.08, 0.15])
+    def test_rows_may_slant(self, digits, slope):
+        rng, images = np.random.default_rng(8), digits.test_images[:40]
+        ink = pages.write_rows(images, rng, 10, slope=slope)
+        picture = pages.photograph(pages.print_sheet(ink), rng)
+        assert share_found(picture, images) >= 0.9
+
+    @pytest.mark.parametrize("bend", [-0.9, 0.9])
+    def test_rows_may_bend(self, digits, bend):
+        rng, images = np.random.default_rng(9), digits.test_images[:40]
+        ink = pages.write_rows(images, rng, 10, bend=bend)
+        picture = pages.photograph(pages.print_sheet(ink), rng)
+        assert share_found(picture, images) >= 0.9
+
+    def test_small_digits_of_a_large_page_are_looked_at_more_finely(self, digits):
+        rng, images = np.random.default_rng(10), digits.test_images[:240]
+        ink = pages.write_rows(images, rng, 24, height=30)
+        page = np.pad(pages.print_sheet(ink), ((0, 1000), (0, 600), (0, 0)), "edge")
+        picture = pages.photograph(page, rng, "even")
+        assert max(picture.shape) > 1600
+        assert share_found(picture, images) >= 0.85
+        assert max(find_digits(picture).stages["ink"].shape) > 1000
