@@ -58,6 +58,8 @@ from handwritten_classifier import (
 Model = HandwrittenNumberClassification
 INTERRUPTED = 130  # exit status after Ctrl-C: 128 + SIGINT
 EMBEDDED_EPOCHS = 10  # times as many epochs on the embedded digits, 40 x fewer
+OWN_MODEL = Path("results", "model.npz")  # what the user has trained last
+READY_MODEL = Path(__file__).parent / "digits" / "model.npz"  # to use without training
 CHECKPOINT = "checkpoint.npz"  # of a run that is not finished, beside its results
 
 TUNED = {
@@ -129,7 +131,7 @@ FLAGS = {
     "--limit": ("number of training images (default: all not held out)", INTEGER),
     "--data": (
         "mnist.npz, or a folder of MNIST's IDX or CSV files (default: MNIST_PATH, "
-        "Keras's cached file, a download through TensorFlow, the embedded digits)",
+        "Keras's cached file, a download, except to draw, the embedded digits)",
         {"metavar": "PATH"},
     ),
     "--output": ("folder for the results (default: results)", {"metavar": "FOLDER"}),
@@ -149,8 +151,8 @@ FLAGS = {
     ),
     "--curves": ("draw accuracy and loss by epoch, too", SWITCH),
     "--model": (
-        "a trained model (default: %(default)s)",
-        {"metavar": "FILE", "default": "results/model.npz"},
+        "a trained model (default: results/model.npz, else digits/model.npz)",
+        {"metavar": "FILE", "default": None},
     ),
     "--port": (
         "port of the page on 127.0.0.1 (default: any that is free)",
@@ -521,12 +523,26 @@ def read_finished_configurations(path: Path, model: Model, job: Job) -> dict[str
 # ------------------------------------------------------------------------ Use
 
 
-def load_model(path: str) -> Model:
+def choose_model(given: str | None) -> Model:
+    """Return the model that is named, the user's own or the ready one; say which."""
+    own = OWN_MODEL if os.path.lexists(OWN_MODEL) else None
+    path = own if given is None else given
+    model = load_model(READY_MODEL if path is None else path)
+    text = f"{path}, {model.architecture}"
+    if path is None:
+        recipe, accuracy = map(model.metadata.get, ("recipe", "test_accuracy"))
+        text = f"the ready one, digits/model.npz, {model.architecture}, recipe {recipe}"
+        text += f", {accuracy:.2%} on MNIST's test images" if accuracy else ""
+    print(f"Model: {text}\n")
+    return model
+
+
+def load_model(path: str | os.PathLike) -> Model:
     """Return a saved model that reads MNIST's kind of images."""
     try:
         model = Model.load(path)
     except FileNotFoundError:
-        got = f"got {path}, where there is none. Train one first: python run.py"
+        got = f"got {path}, where there is none: leave it out, or train: python run.py"
         raise ValueError(f"--model must be a trained model; {got}") from None
     except OSError as error:
         got = f"got {path}: {error.strerror}"
@@ -541,7 +557,7 @@ def load_model(path: str) -> Model:
 
 def predict(args: argparse.Namespace) -> int:
     """Read the digits in each image file with a saved model, and show how."""
-    model = load_model(args.model)
+    model = choose_model(args.model)
     output = make_folder(args.output or "results")
     rows, read, status = [], {}, 0
     for file in find_pictures(args.files):
@@ -573,9 +589,10 @@ def draw(args: argparse.Namespace) -> int:
     """Serve a page to draw digits on, to this machine alone, until Ctrl-C."""
     from digits.page.server import DrawingServer, listen
 
-    model = load_model(args.model)
+    model = choose_model(args.model)
     with listen(args.port) as listener:
-        server = DrawingServer(model, load_data(args.data).test_images)
+        examples = load_data(args.data, download=False).test_images
+        server = DrawingServer(model, examples)
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
         print(f"Draw a digit at {address}; Ctrl-C ends this.", flush=True)
         server.run(listener, None if args.no_browser else address)

@@ -47,13 +47,14 @@ class Split(NamedTuple):
         return len(self.held_out[0]) if self.held_out else 0
 
 
-def load_data(path: str | os.PathLike | None = None) -> Data:
+def load_data(path: str | os.PathLike | None = None, *, download: bool = True) -> Data:
     """Return MNIST from the first place that has it, or the embedded digits.
 
     The places, in order: `path` or the environment variable MNIST_PATH, as `read_data`
     takes them; the file that Keras has cached; a download through TensorFlow. If all
     fail, a warning on standard error says why, and the digits embedded in this project
-    are returned.
+    are returned. Without `download`, where any digits will do, they are returned at
+    once if there is no file, without a warning.
 
     Raises
     ------
@@ -69,7 +70,7 @@ def load_data(path: str | os.PathLike | None = None) -> Data:
             got = f"{os.fspath(named)!r}, where there is none"
             raise FileNotFoundError(f"{required}; got {got}")
         return read_data(Path(named))
-    return _find_data()
+    return _find_data(download)
 
 
 def read_data(path: Path) -> Data:
@@ -128,21 +129,21 @@ def split_training(
 # ---------------------------------------------------------------------- Places
 
 
-def _find_data() -> Data:
+def _find_data(download: bool) -> Data:
     """Return MNIST from Keras's cache or a download, or the embedded digits."""
     keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     cached = keras_home / "datasets" / "mnist.npz"
     failures = ["--data and MNIST_PATH: not given"]
-    for place, read in (
-        (str(cached), read_data),
-        ("download through TensorFlow", download_mnist),
-    ):
+    places = {str(cached): read_data}
+    places |= {"download through TensorFlow": download_mnist} if download else {}
+    for place, read in places.items():
         try:
             return read(cached)
         except Exception as error:  # Of any kind; the next place may still have it.
             failures.append(f"{place}: {error or type(error).__name__}")
     digits = read_data(DIGITS)
-    _warn_of_embedded_digits(digits, failures)
+    if download:
+        _warn_of_embedded_digits(digits, failures)
     return digits
 
 

@@ -286,6 +286,25 @@ def test_the_order_of_the_places(tmp_path, arrays, monkeypatch):
     check(load_data(tmp_path / "datasets" / "mnist.npz"), arrays)
 
 
+def test_where_any_digits_will_do_nothing_is_downloaded_and_nothing_said(
+    tmp_path, arrays, monkeypatch, capsys
+):
+    def download(cached):
+        raise AssertionError("it downloads")
+
+    monkeypatch.setattr("digits.mnist.download_mnist", download)
+    monkeypatch.delenv("MNIST_PATH", raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    assert load_data(download=False).embedded
+    assert capsys.readouterr() == ("", "")
+    (tmp_path / "datasets").mkdir()
+    np.savez(tmp_path / "datasets" / "mnist.npz", **arrays)
+    check(load_data(download=False), arrays)
+    monkeypatch.setenv("MNIST_PATH", "gone.npz")
+    with pytest.raises(FileNotFoundError, match="MNIST_PATH must be a file"):
+        load_data(download=False)
+
+
 @pytest.mark.parametrize("writable", [True, False])
 def test_a_download_is_kept_where_that_is_possible(
     tmp_path, arrays, monkeypatch, writable

@@ -610,10 +610,37 @@ def test_a_browser_in_the_terminal_is_served_while_it_is_open(model_path, monkey
     assert seen == [200]
 
 
-def test_without_a_model_it_says_how_to_train_one(tmp_path, capsys):
+def test_a_model_that_is_not_there_is_an_error(tmp_path, capsys):
     missing = str(tmp_path / "model.npz")
     assert run.main(["draw", "--model", missing, "--no-browser"]) == 2
-    assert "Train one first: python run.py" in capsys.readouterr().err
+    assert f"got {missing}, where there is none" in capsys.readouterr().err
+
+
+def test_it_draws_offline_without_a_model_data_or_a_download(
+    environment, tmp_path, digits
+):
+    (tmp_path / "tensorflow.py").write_text("raise SystemExit('imported')")
+    command = [sys.executable, str(ROOT / "run.py"), "draw", "--no-browser"]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            said, _, opened = (process.stdout.readline() for _ in range(3))
+            assert said.startswith("Model: the ready one, digits/model.npz, ")
+            host = re.search(r"http://(127\.0\.0\.1:\d+)/;", opened)[1]
+            status, example = ask(host, "GET", "/example")[:2]
+        finally:
+            process.send_signal(signal.SIGINT)
+            errors = process.communicate(timeout=20)[1]
+    assert status == 200
+    assert example
+    assert errors == "\nInterrupted.\n"
 
 
 @pytest.mark.skipif(not (BROWSER and DRIVER), reason="there is no Chromium to draw in")

@@ -159,7 +159,11 @@ class TestTrain:
             (["--data", str(DIGITS), "--output", str(DIGITS)], "digits.npz"),
             (["--recipe", "secret"], "invalid choice"),
             (["--epochs", "many"], "invalid int value"),
-            (["predict", "x.png"], "Train one first: python run.py"),
+            (
+                ["predict", "x.png", "--model", "gone"],
+                "got gone, where there is none: leave it out, or train: python run.py",
+            ),
+            (["predict", "x.png", "--model", ""], "--model must be a trained model"),
             (["compare", "8C4"], "got '8C4' at position 1"),
             (["--architecture", "10N", "compare"], "--architecture must be left out"),
             (["--seed", "5", "reproduce", "fast"], "--seed must be left out"),
@@ -539,7 +543,7 @@ class TestPredict:
         files = [*pictures, "turned.jpg"]
         done = program("predict", *files)
         assert done.returncode == 0, done.stderr
-        head, _, *rows = [line.split() for line in done.stdout.splitlines()]
+        _, _, head, _, *rows = [line.split() for line in done.stdout.splitlines()]
         rows = rows[: len(files)]
         assert head == ["file", "digit", *(f"P({n})" for n in range(10))]
         assert [row[:2] for row in rows] == [[file, "0"] for file in files]
@@ -561,7 +565,7 @@ class TestPredict:
         model = HandwrittenNumberClassification.load(tmp_path / "results" / "model.npz")
         names = name_digits(model.predict_proba(digits.test_images[chosen]))
         lines = done.stdout.splitlines()
-        assert [line.split()[1] for line in lines[2:8]] == 2 * names
+        assert [line.split()[1] for line in lines[4:10]] == 2 * names
         figures = ["seen/read-row.png", "seen/read-row-2.png"]
         text = f"{' '.join(names)}, found as"
         assert lines[-2] == f"row.png: {text} {figures[0]} shows"
@@ -573,7 +577,7 @@ class TestPredict:
         HandwrittenNumberClassification().save(tmp_path / "results" / "model.npz")
         Image.fromarray(digits.test_images[0]).save(tmp_path / "digit.png")
         done = program("predict", "digit.png")  # by a model that has learned nothing
-        row = done.stdout.splitlines()[2].split()
+        row = done.stdout.splitlines()[4].split()
         assert re.fullmatch(r"\d\?", row[1])
         assert "?: in doubt, for no digit has a probability of 70%" in done.stdout
 
@@ -594,7 +598,7 @@ class TestPredict:
         for name in ("text.png", "gone.png", "cut.png"):
             assert f"{name}: " in done.stderr
         assert "Traceback" not in done.stderr
-        rows = done.stdout.splitlines()
+        rows = done.stdout.splitlines()[2:]
         assert rows[2].split()[:2] == ["zero.png", "0"]
         assert rows[3:] == ["", "zero.png: 0, found as results/read-zero.png shows"]
 
@@ -603,6 +607,68 @@ class TestPredict:
         done = program("predict", "x.png", "--model", "other.npz")
         assert done.returncode == 2
         assert "must be a model file" in done.stderr
+
+
+class TestModel:
+    @pytest.fixture
+    def own(self, tmp_path, monkeypatch):
+        """Return where the user's own model would lie, in an empty folder."""
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "results").mkdir()
+        return tmp_path / "results" / "model.npz"
+
+    def test_without_training_the_ready_one_reads_offline(
+        self, program, tmp_path, digits
+    ):
+        Image.fromarray(digits.train_images[0]).save(tmp_path / "zero.png")
+        done = program("predict", "zero.png")
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        said, _, _, _, row, *_ = done.stdout.splitlines()
+        assert said.startswith("Model: the ready one, digits/model.npz, ")
+        assert row.split()[:2] == ["zero.png", "0"]
+
+    def test_the_ready_one_is_said_with_what_it_is(self, own, capsys):
+        model = run.choose_model(None)
+        ready = HandwrittenNumberClassification.load(run.READY_MODEL)
+        np.testing.assert_equal(model.parameters, ready.parameters)
+        said = capsys.readouterr().out
+        assert model.architecture in said
+        assert f"recipe {model.metadata['recipe']}, " in said
+        assert f"{model.metadata['test_accuracy']:.2%} on MNIST's test images" in said
+        assert said.count("\n") == 2  # one line, and an empty one
+
+    def test_the_users_own_comes_first(self, own, capsys):
+        HandwrittenNumberClassification("2C5-10N").save(own)
+        assert run.choose_model(None).architecture == "2C5-10N"
+        assert capsys.readouterr().out == f"Model: {run.OWN_MODEL}, 2C5-10N\n\n"
+
+    def test_the_one_that_is_named_comes_before_both(self, own, capsys):
+        HandwrittenNumberClassification("2C5-10N").save(own)
+        HandwrittenNumberClassification("10N").save("other.npz")
+        assert run.choose_model("other.npz").architecture == "10N"
+        assert capsys.readouterr().out == "Model: other.npz, 10N\n\n"
+
+    @pytest.mark.parametrize("command", [["predict", "x.png"], ["draw"]])
+    @pytest.mark.parametrize("damage", ["text", "cut", "folder", "link"])
+    def test_a_damaged_one_is_never_passed_over(self, own, capsys, command, damage):
+        if damage == "text":
+            own.write_text("no model")
+        elif damage == "cut":
+            HandwrittenNumberClassification("10N").save(own)
+            own.write_bytes(own.read_bytes()[:-100])
+        elif damage == "folder":
+            own.mkdir()
+        else:
+            try:
+                own.symlink_to("gone.npz")
+            except OSError:
+                pytest.skip("this system lets nobody make links")
+        assert run.main(command) == 2
+        said = capsys.readouterr()
+        assert said.err.startswith("run.py: error: --model must be a ")
+        assert str(run.OWN_MODEL) in said.err
+        assert said.out == ""
 
 
 class TestOnMnist:

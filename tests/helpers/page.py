@@ -22,7 +22,7 @@ def serving(model: Path) -> Iterator[tuple[subprocess.Popen, str]]:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, **pipes, text=True) as server:
         try:
-            line = server.stdout.readline()
+            line = next(line for line in server.stdout if "http://" in line)
             yield server, re.search(r"http://(127\.0\.0\.1:\d+)/;", line)[1]
         finally:
             server.kill()  # It has ended before, unless something went wrong.
