@@ -44,12 +44,10 @@ def test_its_settings_are_those_of_its_recipe(ready):
     assert len(ready.history["loss"]) == ready.epochs
 
 
-def test_it_reads_the_embedded_digits_which_it_has_never_seen(ready, digits):
-    if ready.metadata["recipe"] != "best":
-        pytest.skip("only the recipe best, which distorts its images, reads so well")
+def test_it_reads_other_hands_than_mnists(ready, digits):
     images = np.concatenate([digits.train_images, digits.test_images])
     labels = np.concatenate([digits.train_labels, digits.test_labels])
-    assert ready.score(images, labels) >= 0.97
+    assert ready.score(images, labels) >= 0.93
 
 
 def test_it_was_trained_on_mnist_and_is_as_accurate_as_it_says(ready, mnist_path):
