@@ -27,11 +27,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from digits import figures
+from digits import figures, pictures
 from digits.canvas import draw_to_files
 from digits.experiments import Task, run_trials, try_configuration, try_seed
 from digits.mnist import Data, Split, load_data, split_training
-from digits.pictures import UNSURE, find_digits, find_pictures, name_digits, read_image
 from digits.results import (
     CONFIGURATION_NUMBERS,
     SEED_NUMBERS,
@@ -560,17 +559,17 @@ def predict(args: argparse.Namespace) -> int:
     model = choose_model(args.model)
     output = make_folder(args.output or "results")
     rows, read, status = [], {}, 0
-    for file in find_pictures(args.files):
+    for file in pictures.find_pictures(args.files):
         try:
-            image = read_image(file)
-            found = find_digits(image)
+            image = pictures.read_image(file)
+            found = pictures.find_digits(image)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             print(f"{file}: {reason}", file=sys.stderr)
             status = 1
             continue
         probabilities = model.predict_proba(found.images)
-        names = name_digits(probabilities)
+        names = pictures.name_digits(probabilities)
         for name, shares in zip(names, probabilities, strict=True):
             rows.append((file, name, *(f"{p:.1%}" for p in shares)))
         path = name_apart(output / f"read-{Path(file).stem[-50:]}.png", read)
@@ -579,8 +578,8 @@ def predict(args: argparse.Namespace) -> int:
     if rows:
         head = ("file", "digit", *(f"P({n})" for n in range(len(rows[0]) - 2)))
         print_table([head, *rows])
-        if any("?" in name for _, name, *_ in rows):
-            print(f"\n?: in doubt, for no digit has a probability of {UNSURE:.0%}")
+        if doubts := pictures.describe_doubts([name for _, name, *_ in rows]):
+            print(f"\n{doubts}")
         print("", *read.values(), sep="\n")
     return status
 

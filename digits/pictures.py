@@ -121,6 +121,17 @@ def name_digits(probabilities: np.ndarray) -> list[str]:
     return [f"{digit}{doubt}" for digit, doubt in zip(classes, doubts, strict=True)]
 
 
+def describe_doubts(names: list[str]) -> str:
+    """Return what a "?" in these readings says, and of what it tells where most do."""
+    doubtful = sum("?" in name for name in names)
+    if not doubtful:
+        return ""
+    line = f"?: in doubt, for no digit has a probability of {UNSURE:.0%}"
+    if doubtful <= len(names) / 2:
+        return line
+    return f"{line}\nMost are in doubt: the picture may be turned, blurred or no digits"
+
+
 def _preprocess(
     image: np.ndarray, longest: int = _LONGEST_SIDE
 ) -> tuple[np.ndarray, np.ndarray, list[Digit], dict[str, np.ndarray]]:

@@ -15,6 +15,7 @@ import run
 from digits import pieces
 from digits.mnist import read_data
 from digits.pictures import (
+    describe_doubts,
     find_digits,
     imitate_mnist,
     name_digits,
@@ -431,3 +432,10 @@ class TestFindDigits:
 def test_doubt_begins_below_its_threshold():
     shares = np.array([[0.69, 0.31], [0.29, 0.71]])
     assert name_digits(shares) == ["0?", "1"]
+
+
+def test_doubts_are_described_and_most_of_all_where_most_are():
+    assert describe_doubts(["1", "2"]) == ""
+    line = "?: in doubt, for no digit has a probability of 70%"
+    assert describe_doubts(["1", "2?"]) == line
+    assert describe_doubts(["1?", "2?", "3"]).startswith(f"{line}\nMost are in doubt")

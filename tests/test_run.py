@@ -24,7 +24,7 @@ from PIL import Image
 
 import run
 from digits.mnist import DIGITS, read_data
-from digits.pictures import name_digits
+from digits.pictures import find_pictures, name_digits
 from handwritten_classifier import HandwrittenNumberClassification, replace_file
 
 
@@ -791,13 +791,13 @@ class TestFindPictures:
         ],
     )
     def test_folders_and_wildcards_are_expanded(self, folder, given, found):
-        assert [Path(name).as_posix() for name in run.find_pictures(given)] == found
+        assert [Path(name).as_posix() for name in find_pictures(given)] == found
 
     @pytest.mark.parametrize("given", [["*.bmp"], ["empty"]])
     def test_none_is_an_error(self, folder, given):
         (folder / "empty").mkdir()
         with pytest.raises(ValueError, match="FILE must name pictures; got none in"):
-            run.find_pictures(given)
+            find_pictures(given)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
