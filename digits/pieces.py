@@ -41,20 +41,12 @@ def find_pieces(ink: np.ndarray, mask: np.ndarray) -> Pieces:
     import cv2
 
     count, labels, table, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
-    strengths, sizes = np.zeros(count), table[:, 2:4].max(axis=1)
-    np.maximum.at(strengths, labels[mask], ink[mask])
-    kept = strengths > 0.5 * _median(strengths[1:], sizes[1:])
+    strong = mask & (ink > 0.5 * np.percentile(ink[mask], 95))
+    kept = np.bincount(labels[strong], minlength=count) > 0
     kept[0] = False
     left, top, width, height, areas = table[kept].T
     boxes = np.stack([top, left, top + height, left + width], axis=1)
     return Pieces(labels * kept[labels], np.flatnonzero(kept), boxes, areas)
-
-
-def _median(values: np.ndarray, weights: np.ndarray) -> float:
-    """Return the least value that those up to it have half the weight of all with."""
-    order = np.argsort(values)
-    shares = np.cumsum(weights[order]) / weights.sum()
-    return values[order[np.searchsorted(shares, 0.5)]]
 
 
 def group_pieces(pieces: Pieces) -> list[Digit]:
