@@ -121,7 +121,6 @@ INK_SHARE = 0.2  # of the strongest ink; weaker ink is paper
 # Standard deviations of the noise that the strongest ink, and all ink, must exceed.
 # Noise alone reaches six: the closing lifts the light above the middle of its levels.
 _NOISE_OF_STRONGEST, _NOISE_OF_INK = 8, 4
-
 _MOST_ROUNDS = 6  # in which surroundings are found and left out
 
 

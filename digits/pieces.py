@@ -6,7 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-# ---------------------------------------------------------------------- Pieces, digits
+_MOST_PIECES = 3000  # of ink in a picture, the highest ones; a dense page has 1500
+# Of the usual size of a digit: smaller pieces are dropped, and then smaller digits.
+_SPECK, _SMALLEST_DIGIT = 0.05, 0.45
+# Of digits in a row: how far apart their levels are at most, in heights; how steep rows
+# are; and how far away, in heights, a digit still tells of that.
+_SAME_ROW, _STEEPEST_ROW, _NEIGHBOUR = 0.5, 0.4, 3
 
 
 class Pieces(NamedTuple):
@@ -25,14 +30,6 @@ class Digit(NamedTuple):
     numbers: list[int]
 
 
-_MOST_PIECES = 3000  # of ink in a picture, the highest ones; a dense page has 1500
-_SPECK = 0.05  # of the usual size of a digit; smaller pieces are dropped
-# Of digits in a row: how far apart their levels are at most, in heights; how steep rows
-# are; and how far away, in heights, a digit still tells of that.
-_SAME_ROW, _STEEPEST_ROW, _NEIGHBOUR = 0.5, 0.4, 3
-_SMALLEST_DIGIT = 0.45  # of that size
-
-
 def find_pieces(ink: np.ndarray, mask: np.ndarray) -> Pieces:
     """Return the connected components of the ink; those that are all faint are dropped.
 
@@ -43,7 +40,6 @@ def find_pieces(ink: np.ndarray, mask: np.ndarray) -> Pieces:
     count, labels, table, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     strong = mask & (ink > 0.5 * np.percentile(ink[mask], 95))
     kept = np.bincount(labels[strong], minlength=count) > 0
-    kept[0] = False
     left, top, width, height, areas = table[kept].T
     boxes = np.stack([top, left, top + height, left + width], axis=1)
     return Pieces(labels * kept[labels], np.flatnonzero(kept), boxes, areas)
@@ -148,13 +144,13 @@ def _find_slope(middles: np.ndarray, heights: np.ndarray) -> float:
 
     It is that of digits and their nearest neighbours to the right, if these are near.
     """
-    away = middles - middles[:, np.newaxis]  # [i, j]: from i to j
-    distances = np.hypot(*away.transpose(2, 0, 1))
-    beside = (away[..., 1] > 0) & (np.abs(away[..., 0]) < _STEEPEST_ROW * away[..., 1])
-    distances[~beside | (distances > _NEIGHBOUR * heights[:, np.newaxis])] = np.inf
-    nearest = distances.argmin(axis=1)
-    found = np.flatnonzero(np.isfinite(distances.min(axis=1)))
-    if len(found) < 2:
-        return 0.0
-    down, across = away[found, nearest[found]].T
-    return float(np.median(down / across))
+    slopes = []
+    for middle, height in zip(middles, heights, strict=True):
+        down, across = (middles - middle).T
+        distances = np.hypot(down, across)
+        beside = (across > 0) & (np.abs(down) < _STEEPEST_ROW * across)
+        distances[~beside | (distances > _NEIGHBOUR * height)] = np.inf
+        nearest = distances.argmin()
+        if np.isfinite(distances[nearest]):
+            slopes.append(down[nearest] / across[nearest])
+    return float(np.median(slopes)) if len(slopes) > 1 else 0.0

@@ -1,5 +1,7 @@
 """Pages: sheets on tables, forms, slanting rows, small and pale digits; their order."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from handwriting import LIGHTS, write
@@ -7,6 +9,7 @@ from helpers import pages
 
 from digits import sheet
 from digits.pictures import find_digits, prepare_image
+from digits.pieces import Pieces, group_pieces
 
 
 def share_found(picture, images):
@@ -114,3 +117,20 @@ class TestRows:
         assert max(picture.shape) > 1600
         assert share_found(picture, images) >= 0.85
         assert max(find_digits(picture).stages["ink"].shape) > 1000
+
+
+def test_a_page_of_thousands_of_digits_is_ordered_in_little_memory():
+    rows, columns = (index.ravel() for index in np.indices((50, 60)))
+    boxes = np.stack(
+        [20 * rows, 20 * columns, 20 * rows + 12, 20 * columns + 8], axis=1
+    )
+    boxes += 1
+    numbers, labels = np.arange(1, 3001), np.zeros((1100, 1300), int)
+    scattered = np.random.default_rng(11).permutation(3000)
+    page = Pieces(labels, numbers, boxes[scattered], np.full(3000, 40))
+    tracemalloc.start()
+    digits = group_pieces(page)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal([digit.box for digit in digits], boxes)
+    assert peak < 20_000_000
