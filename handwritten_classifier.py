@@ -121,8 +121,9 @@ class HandwrittenNumberClassification:
     ----------
     kernels, biases : lists of arrays of shape (F, C, K_h, K_w) and (F,), in order
     W_dense, B_dense : arrays of shape (D, N) and (N,), of the last layer
-    parameters : dict of str to array
-        The same arrays by name: ``"kernels.0", "biases.0", ..., "W_dense", "B_dense"``.
+    parameters, velocity : dicts of str to array
+        The same arrays by name: ``"kernels.0", "biases.0", ..., "W_dense", "B_dense"``;
+        by the same names, the last step of each, which momentum repeats in part.
     binary_max_pool : bool array of shape (B, H', W', F, P, P) or None
         The mask of the last `generate_max_pool` that was called by itself.
     history : dict of str to list
@@ -132,7 +133,6 @@ class HandwrittenNumberClassification:
         Each layer: token, kind, window, map shapes, parameters, multiply-adds.
     rate, metadata : float and dict
         Learning rate of the last step; what JSON can hold, and is saved as well.
-
     """
 
     # ---------------------------------------------------------------- Construction
@@ -216,7 +216,7 @@ class HandwrittenNumberClassification:
 
     def _trained_arrays(self):
         """Return parameters and velocity by name: all arrays that a step changes."""
-        velocity = {f"velocity.{name}": v for name, v in self._velocity.items()}
+        velocity = {f"velocity.{name}": v for name, v in self.velocity.items()}
         return self.parameters | velocity
 
     def _bias_names(self):
@@ -330,7 +330,7 @@ class HandwrittenNumberClassification:
             self.kernels.append(weights.astype(self.dtype))
             self.biases.append(np.zeros(outputs, self.dtype))
         self.W_dense, self.B_dense = self.kernels.pop(), self.biases.pop()
-        self._velocity = {name: np.zeros_like(p) for name, p in self.parameters.items()}
+        self.velocity = {name: np.zeros_like(p) for name, p in self.parameters.items()}
         self._initial = zlib.crc32(self.W_dense.tobytes())
 
     # ---------------------------------------------------------------- Doors
@@ -1135,7 +1135,7 @@ class HandwrittenNumberClassification:
         """
         momentum, decay = float(self.momentum), float(self.weight_decay)
         for name, parameter in self.parameters.items():
-            gradient, velocity = gradients[name], self._velocity[name]
+            gradient, velocity = gradients[name], self.velocity[name]
             if decay and parameter.ndim > 1:  # not of biases
                 gradient = gradient + decay * parameter
             gradient *= -rate
@@ -1145,7 +1145,7 @@ class HandwrittenNumberClassification:
                 velocity += gradient
                 parameter += np.multiply(velocity, momentum, out=gradient)
             else:
-                self._velocity[name] = gradient
+                self.velocity[name] = gradient
         if share == 1:
             self._run.mean = {n: np.zeros_like(p) for n, p in self.parameters.items()}
         for name, mean in self._run.mean.items():
