@@ -6,7 +6,7 @@ python run.py --resume            go on with such a run that was interrupted or 
 python run.py reproduce RECIPE    train and test a recipe with several seeds
 python run.py compare             train and test several configurations
 python run.py predict FILE ...    read digits from image files
-python run.py draw                draw digits in a browser, and watch the network
+python run.py draw                draw digits, and see every number of the network
 """
 
 from __future__ import annotations
@@ -153,6 +153,7 @@ FLAGS = {
         "a trained model (default: results/model.npz, else digits/model.npz)",
         {"metavar": "FILE", "default": None},
     ),
+    "--beside": ("a second one, beside it", {"metavar": "FILE", "default": None}),
     "--port": (
         "port of the page on 127.0.0.1 (default: any that is free)",
         INTEGER | {"default": 0},
@@ -522,30 +523,29 @@ def read_finished_configurations(path: Path, model: Model, job: Job) -> dict[str
 # ------------------------------------------------------------------------ Use
 
 
-def choose_model(given: str | None) -> Model:
+def choose_model(given: str | None) -> tuple[str | Path, Model]:
     """Return the model that is named, the user's own or the ready one; say which."""
-    own = OWN_MODEL if os.path.lexists(OWN_MODEL) else None
+    own = OWN_MODEL if os.path.lexists(OWN_MODEL) else READY_MODEL
     path = own if given is None else given
-    model = load_model(READY_MODEL if path is None else path)
+    model = load_model(path)
     text = f"{path}, {model.architecture}"
-    if path is None:
+    if path == READY_MODEL:
         recipe, accuracy = map(model.metadata.get, ("recipe", "test_accuracy"))
         text = f"the ready one, digits/model.npz, {model.architecture}, recipe {recipe}"
         text += f", {accuracy:.2%} on MNIST's test images" if accuracy else ""
     print(f"Model: {text}\n")
-    return model
+    return path, model
 
 
 def load_model(path: str | os.PathLike) -> Model:
     """Return a saved model that reads MNIST's kind of images."""
     try:
         model = Model.load(path)
-    except FileNotFoundError:
-        got = f"got {path}, where there is none: leave it out, or train: python run.py"
-        raise ValueError(f"--model must be a trained model; {got}") from None
     except OSError as error:
         got = f"got {path}: {error.strerror}"
-        raise ValueError(f"--model must be a trained model; {got}") from error
+        if isinstance(error, FileNotFoundError):
+            got = f"got {path}, where there is none: leave it out, or python run.py"
+        raise ValueError(f"--model must be a trained model; {got}") from None
     except ValueError as error:
         required = "--model must be a model that this program has trained"
         raise ValueError(f"{required}; got another file: {error}") from error
@@ -556,7 +556,7 @@ def load_model(path: str | os.PathLike) -> Model:
 
 def predict(args: argparse.Namespace) -> int:
     """Read the digits in each image file with a saved model, and show how."""
-    model = choose_model(args.model)
+    _, model = choose_model(args.model)
     output = make_folder(args.output or "results")
     rows, read, status = [], {}, 0
     for file in pictures.find_pictures(args.files):
@@ -588,10 +588,15 @@ def draw(args: argparse.Namespace) -> int:
     """Serve a page to draw digits on, to this machine alone, until Ctrl-C."""
     from digits.page.server import DrawingServer, listen
 
-    model = choose_model(args.model)
+    path, model = choose_model(args.model)
+    beside = args.beside or READY_MODEL
+    both = (
+        {path: model} if path == beside else {path: model, beside: load_model(beside)}
+    )
+    models = {"/".join(Path(path).parts[-3:]): model for path, model in both.items()}
     with listen(args.port) as listener:
-        examples = load_data(args.data, download=False).test_images
-        server = DrawingServer(model, examples)
+        data = load_data(args.data, download=False)
+        server = DrawingServer(models, data.test_images, data.test_labels)
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
         print(f"Draw a digit at {address}; Ctrl-C ends this.", flush=True)
         server.run(listener, None if args.no_browser else address)
@@ -602,6 +607,7 @@ def draw(args: argparse.Namespace) -> int:
 
 
 TRAINING = (*list(SETTINGS)[2:], "--held-out", "--limit", "--data", "--output")
+PAGE = ("--port", "--no-browser", "--data", "--model", "--beside")
 COMMANDS = {  # what each does, and its flags
     reproduce: (
         "train and test a recipe with several seeds, on from where this ended",
@@ -615,7 +621,7 @@ COMMANDS = {  # what each does, and its flags
         ),
     ),
     predict: ("read digits from image files", ("files", "--output", "--model")),
-    draw: ("draw digits in a browser", ("--port", "--no-browser", "--data", "--model")),
+    draw: ("draw digits, and see every number", PAGE),
 }
 
 

@@ -1,7 +1,6 @@
 """The page to draw digits on: its server, and the page in a real browser."""
 
 import asyncio
-import base64
 import contextlib
 import gzip
 import http.client
@@ -21,15 +20,19 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from helpers import bombs
-from helpers.page import BROWSER, DRIVER, browsing, serving
+from helpers.page import serving
 from numpy.testing import assert_allclose
 from PIL import Image
 
 import run
 from digits.mnist import DIGITS
-from digits.page.server import MOST_HELD, DrawingServer, Refusal, Turns, listen
+from digits.page.frames import decode_image
+from digits.page.limits import MOST_HELD, Refusal, Turns
+from digits.page.server import DrawingServer, listen
 from digits.pictures import name_digits, prepare_image
 from handwritten_classifier import HandwrittenNumberClassification
+
+PAGE = ROOT / "digits" / "page"
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +54,6 @@ def address(model_path):
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=20)
         assert errors == "\nInterrupted.\n" or errors == ""
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    pytest.importorskip("selenium")
-    with browsing(tmp_path_factory.mktemp("browser")) as driver:
-        yield driver
 
 
 def fetch(address, method, path, body=None, **headers):
@@ -92,12 +88,8 @@ class TestServer:
         assert_allclose(result["probabilities"], expected[0], rtol=1e-5)
         assert result["names"] == name_digits(expected)
         assert result["message"].startswith(f"{result['names'][0]} (")
-        sizes = [step["size"] for step in result["steps"]]
-        assert sizes[:3] == ["28x28x1", "25x25x12", "8x8x12"]
-        seen = result["steps"][0]["picture"].partition("base64,")[2]
-        with Image.open(io.BytesIO(base64.b64decode(seen))) as image:
-            shown = np.asarray(image.convert("L")) / 255
-        assert_allclose(shown, prepare_image(picture)[0, ..., 0], atol=0.01)
+        seen = decode_image(result["image"], (28, 28, 1), digits.test_images)
+        assert np.array_equal(seen, prepare_image(picture))
 
     def test_grey_levels_are_read_like_the_same_picture_in_a_file(
         self, address, digits
@@ -109,11 +101,17 @@ class TestServer:
         assert status == 200
         assert ask(address, "POST", "/read?digit=0", as_png(picture)) == (200, levels)
 
-    def test_an_empty_paper_is_no_digit(self, address):
-        status, content = ask(
-            address, "POST", "/read", as_png(np.full((280, 280), 255, np.uint8))
-        )
-        assert (status, json.loads(content)) == (200, {"message": "draw a digit"})
+    @pytest.mark.parametrize(
+        ("level", "message"), [(255, "draw a digit"), (None, "no ink found")]
+    )
+    def test_an_empty_paper_is_no_digit_and_no_ink_something_else(
+        self, address, level, message
+    ):
+        picture = np.full((280, 280), 255, np.uint8)
+        if level is None:  # Light that falls off, and nothing written.
+            picture -= np.linspace(0, 60, 280).astype(np.uint8)
+        status, content = ask(address, "POST", "/read", as_png(picture))
+        assert (status, json.loads(content)) == (200, {"message": message})
 
     def test_of_several_digits_each_is_found_and_the_chosen_one_is_shown(
         self, address, digits, model_path
@@ -137,13 +135,6 @@ class TestServer:
         shown = json.loads(ask(address, "POST", "/read?digit=0&stages", row)[1])
         titles = [stage["title"] for stage in shown["stages"]]
         assert titles == ["picture", "light on the paper", "ink", "without ruled lines"]
-
-    def test_examples_are_pictures_that_it_reads(self, address):
-        status, content = ask(address, "GET", "/example?7")
-        assert status == 200
-        with Image.open(io.BytesIO(content)) as image:
-            assert image.size == (280, 280)
-        assert b"probabilities" in ask(address, "POST", "/read", content)[1]
 
     @pytest.mark.parametrize(
         ("method", "path", "body", "headers", "status"),
@@ -206,21 +197,27 @@ class TestServer:
             assert {answer.result()[0] for answer in bad} <= {400, 503}
 
     @pytest.mark.parametrize(
-        ("path", "name", "kind"),
+        ("name", "kind"),
         [
-            ("/", "index.html", "text/html"),
-            ("/page.js", "page.js", "text/javascript"),
-            ("/style.css", "style.css", "text/css"),
+            *((path.name, "text/javascript") for path in PAGE.glob("*.js")),
+            ("index.html", "text/html"),
+            ("style.css", "text/css"),
         ],
     )
-    def test_the_page_is_a_document_a_script_and_a_style_sheet(
-        self, address, path, name, kind
+    def test_the_page_is_a_document_scripts_and_a_style_sheet(
+        self, address, name, kind
     ):
+        path = "/" if name == "index.html" else f"/{name}"
         status, headers, content = fetch(address, "GET", path)
         assert status == 200
         assert headers["Content-Type"] == f"{kind}; charset=utf-8"
-        assert content == (ROOT / "digits" / "page" / name).read_bytes()
-        assert not re.search(rb"(https?:)?//[a-z]+\.", content)
+        token = re.search(b'name="token" content="([^"]*)"', content)
+        of_server = token[1] if token else b""
+        assert (
+            content.replace(of_server, b"{{token}}" if of_server else b"")
+            == (PAGE / name).read_bytes()
+        )
+        assert not re.search(rb"(https?:)?//[a-z]+\.[a-z]+/(?!2000/svg)", content)
 
     @pytest.mark.parametrize("path", ["/", "/page.js", "/style.css", "/nothing"])
     def test_nothing_is_loaded_or_run_but_what_the_server_sends(self, address, path):
@@ -235,22 +232,25 @@ class TestServer:
 
     def test_the_icon_comes_with_the_document(self, address):
         document = ask(address, "GET", "/")[1].decode()
-        icon = re.search(
-            '<link rel="icon" href="data:image/png;base64,(.*)">', document
-        )
-        with Image.open(io.BytesIO(base64.b64decode(icon[1]))) as image:
+        icon = re.search('<link rel="icon" href="(.*)">', document)[1]
+        status, headers, content = fetch(address, "GET", f"/{icon}")
+        assert (status, headers["Content-Type"]) == (200, "image/png")
+        with Image.open(io.BytesIO(content)) as image:
             assert image.size == (32, 32)
 
     def test_the_document_has_no_script_or_style_within(self, address):
         document = ask(address, "GET", "/")[1].decode()
-        assert re.findall("<script[^>]*>[^<]*", document) == ['<script src="page.js">']
+        scripts = re.findall("<script[^>]*>[^<]*", document)
+        assert scripts == ['<script type="module" src="page.js">']
         assert not re.search(r"<style|<[^>]* (style|on[a-z]+)=", document)
 
 
 @contextlib.contextmanager
 def running(digits):
     """Run a server in a thread of this process; yield it, its host and port."""
-    server = DrawingServer(HandwrittenNumberClassification(), digits.test_images[:1])
+    models = {"new": HandwrittenNumberClassification()}
+    shown = digits.test_images[:1], digits.test_labels[:1]
+    server = DrawingServer(models, *shown)
     started, task = threading.Event(), None
 
     async def serve():
@@ -308,7 +308,7 @@ class TestClients:
 
     @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nX: "])
     def test_who_sends_a_byte_now_and_then_is_cut_off(self, sent, server, monkeypatch):
-        monkeypatch.setattr("digits.page.server.PATIENCE", 0.5)
+        monkeypatch.setattr("digits.page.limits.PATIENCE", 0.5)
         with connect(server[1]) as connection:
             began = time.monotonic()
             connection.sendall(sent)
@@ -328,14 +328,14 @@ class TestClients:
     def test_a_picture_of_which_a_part_does_not_come_is_refused(
         self, server, monkeypatch
     ):
-        monkeypatch.setattr("digits.page.server.PATIENCE", 0.5)
+        monkeypatch.setattr("digits.page.limits.PATIENCE", 0.5)
         picture = as_png((np.eye(28) * 255).astype(np.uint8))
         assert ask(server[1], "POST", "/read", picture)[0] == 200
         short = {"Content_Length": str(len(picture) + 1)}
         assert ask(server[1], "POST", "/read", picture, **short)[0] == 408
 
     def test_who_does_not_take_the_answer_is_cut_off(self, server, monkeypatch):
-        monkeypatch.setattr("digits.page.server.PATIENCE", 0.5)
+        monkeypatch.setattr("digits.page.limits.PATIENCE", 0.5)
         monkeypatch.setattr(server[0], "read_drawing", lambda *_: b"x" * 50_000_000)
         with connect(server[1]) as connection:
             picture = as_png(np.zeros((9, 9), np.uint8))
@@ -351,7 +351,7 @@ class TestClients:
     def test_of_too_many_connections_the_oldest_is_closed(
         self, server, monkeypatch, length
     ):
-        monkeypatch.setattr("digits.page.server.MOST_CONNECTIONS", 3)
+        monkeypatch.setattr("digits.page.limits.MOST_CONNECTIONS", 3)
         server, address = server
         with contextlib.ExitStack() as stack:
             slow = []
@@ -365,7 +365,7 @@ class TestClients:
         wait_for(lambda: not server.waiting)
 
     def test_if_uploads_take_too_much_the_largest_is_refused(self, server, monkeypatch):
-        monkeypatch.setattr("digits.page.server.MOST_HELD", 1000)
+        monkeypatch.setattr("digits.page.limits.MOST_HELD", 1000)
         server, address = server
         sizes = server.uploads.sizes
         with connect(address) as small, connect(address) as large:
@@ -546,7 +546,7 @@ def test_the_least_work_is_next_and_those_who_left_are_passed_over():
 
 
 def test_if_too_many_wait_the_one_with_the_most_work_is_refused(monkeypatch):
-    monkeypatch.setattr("digits.page.server.MOST_WAITING", 3)
+    monkeypatch.setattr("digits.page.limits.MOST_WAITING", 3)
     outcomes = {}
 
     async def work(turns, size):
@@ -634,144 +634,10 @@ def test_it_draws_offline_without_a_model_data_or_a_download(
             said, _, opened = (process.stdout.readline() for _ in range(3))
             assert said.startswith("Model: the ready one, digits/model.npz, ")
             host = re.search(r"http://(127\.0\.0\.1:\d+)/;", opened)[1]
-            status, example = ask(host, "GET", "/example")[:2]
+            status, models = ask(host, "GET", "/models")[:2]
         finally:
             process.send_signal(signal.SIGINT)
             errors = process.communicate(timeout=20)[1]
     assert status == 200
-    assert example
+    assert len(json.loads(models)["models"]) == 1
     assert errors == "\nInterrupted.\n"
-
-
-@pytest.mark.skipif(not (BROWSER and DRIVER), reason="there is no Chromium to draw in")
-class TestPage:
-    @pytest.fixture
-    def page(self, browser, address):
-        browser.get(f"http://{address}/")
-        return browser
-
-    def wait_for(self, page, condition, still_busy=0):
-        """Wait until so many readings are under way and the answer is right."""
-        from selenium.webdriver.support.ui import WebDriverWait
-
-        def is_met(page):
-            busy, text = page.execute_script("return [busy, answer.textContent]")
-            return busy == still_busy and condition(text)
-
-        WebDriverWait(page, 20).until(is_met)
-
-    def trace(self, page, places):
-        """Draw a line with the mouse through places, in pixels from the middle."""
-        from selenium.webdriver import ActionChains
-
-        paper = page.find_element("id", "paper")
-        actions = ActionChains(page, duration=20)
-        actions.move_to_element_with_offset(paper, *places[0]).click_and_hold()
-        for place in places[1:]:
-            actions.move_to_element_with_offset(paper, *place)
-        actions.release().perform()
-
-    def test_a_1_and_a_0_are_read(self, page):
-        self.wait_for(page, lambda text: text == "draw a digit")
-        assert page.find_elements("css selector", "#steps img") == []
-        self.trace(page, [(0, -90), (0, -30), (0, 30), (0, 90)])
-        self.wait_for(page, lambda text: text.startswith("1 ("))
-        script = "return [...document.images].map((picture) => picture.naturalWidth)"
-        self.wait_for(
-            page, lambda _: page.execute_script(script) == [28, 105, 37, 37, 49, 49]
-        )
-        page.find_element("id", "clear").click()
-        self.wait_for(page, lambda text: text == "draw a digit")
-        around = np.linspace(0, 2 * np.pi, 25)
-        places = [(int(55 * np.sin(a)), int(-85 * np.cos(a))) for a in around]
-        self.trace(page, places)
-        self.wait_for(page, lambda text: text.startswith("0 ("))
-        bar = page.find_element("css selector", ".fill")
-        assert bar.size["width"] > 0.5 * bar.find_element("xpath", "..").size["width"]
-        page.find_element("id", "undo").click()
-        self.wait_for(page, lambda text: text == "draw a digit")
-
-    def test_the_end_of_a_stroke_waits_for_no_reading_and_is_shown_last(self, page):
-        self.wait_for(page, lambda text: text == "draw a digit")
-        page.execute_script(
-            """
-            const ask = window.fetch, first = asked + 1;
-            window.fetch = async (...request) => {
-              const late = asked === first;
-              const answer = await ask(...request);
-              if (late) await new Promise((done) => { window.come = done; });
-              return answer;
-            };
-            """
-        )
-        self.trace(page, [(0, -90), (0, -30), (0, 30), (0, 90)])
-        self.wait_for(page, lambda text: text.startswith("1 ("), still_busy=1)
-        page.execute_script("come()")
-        self.wait_for(page, lambda text: text.startswith("1 ("))
-        assert page.execute_script("return [asked - shown, stale]") == [0, False]
-
-    def test_the_keyboard_draws_too(self, page):
-        from selenium.webdriver.common.keys import Keys
-
-        paper = page.find_element("id", "paper")
-        paper.send_keys(" " + 16 * Keys.ARROW_DOWN + " ")
-        self.wait_for(page, lambda text: text.startswith("1 ("))
-
-    def test_an_example_is_read(self, page):
-        page.find_element("id", "example").click()
-        self.wait_for(page, lambda text: re.match(r"\d\?? \(", text))
-
-    def test_two_digits_are_told_apart_and_one_is_chosen(self, page):
-        self.trace(page, [(-70, -70), (-70, 0), (-70, 70)])
-        self.wait_for(page, lambda text: text.startswith("1"))
-        self.trace(page, [(70, -70), (70, 0), (70, 70)])
-        self.wait_for(page, lambda text: text.startswith("1 1"))
-        boxes = page.find_elements("css selector", "#boxes div")
-        paper = page.find_element("id", "paper").rect
-        middles = [box.rect["x"] + box.rect["width"] / 2 - paper["x"] for box in boxes]
-        assert_allclose(middles, [71, 211], atol=4)
-        buttons = page.find_elements("css selector", "#digits button")
-        assert [b.get_attribute("aria-pressed") for b in buttons] == ["true", "false"]
-        buttons[1].click()
-        chosen = "#digits button:nth-child(2)[aria-pressed=true]"
-        self.wait_for(page, lambda _: page.find_elements("css selector", chosen))
-
-    def test_a_photograph_is_read_and_how_it_was_is_shown(self, page, tmp_path, digits):
-        picture = 255 - np.hstack(
-            [
-                image.repeat(9, 0)
-                for image in [digits.test_images[n].repeat(9, 1) for n in (1, 4)]
-            ]
-        )
-        exif = Image.Exif()
-        exif[0x0112] = 6  # as a phone says: turn me by 90 degrees
-        turned = Image.fromarray(picture).rotate(90, expand=True)
-        turned.convert("RGB").save(tmp_path / "photograph.jpg", exif=exif)
-        page.find_element("id", "file").send_keys(str(tmp_path / "photograph.jpg"))
-        self.wait_for(page, lambda _: page.find_elements("css selector", "#found img"))
-        assert len(page.find_elements("css selector", "#found img")) == 4
-        boxes = page.find_elements("css selector", "#boxes div")
-        paper = page.find_element("id", "paper").rect
-        assert len(boxes) == 2
-        assert boxes[0].rect["x"] < paper["x"] + 140 < boxes[1].rect["x"]
-        assert abs(boxes[0].rect["y"] - paper["y"] - 90) < 30
-        page.find_element("id", "clear").click()
-        self.wait_for(page, lambda text: text == "draw a digit")
-        assert page.find_elements("css selector", "#found img") == []
-
-    def test_the_browser_complains_of_nothing(self, page):
-        self.wait_for(page, lambda text: text == "draw a digit")
-        page.get_log("browser")  # begins anew
-        page.refresh()
-        self.trace(page, [(0, -90), (0, -30), (0, 30), (0, 90)])
-        self.wait_for(page, lambda text: text.startswith("1 ("))
-        assert page.get_log("browser") == []
-
-    def test_it_fits_a_phone(self, page):
-        page.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": 360, "height": 700, "deviceScaleFactor": 2, "mobile": True},
-        )
-        wide = page.execute_script("return document.documentElement.scrollWidth")
-        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-        assert wide <= 360

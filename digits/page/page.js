@@ -1,251 +1,662 @@
-// The page: draws on a paper, sends it to be read at every stroke, and shows the answer.
-// The server does all of the mathematics; its answers hold texts, numbers and pictures.
-"use strict";
+// The page: what is drawn is read, what is read is traced, and each number can be asked.
+// The class computes on the server; a frame of all its numbers is shown here.
 
-const paper = document.getElementById("paper");
-const pen = paper.getContext("2d", {willReadFrequently: true});  // At every stroke.
-const answer = document.getElementById("answer"), bars = document.getElementById("bars");
-const boxes = document.getElementById("boxes"), digits = document.getElementById("digits");
-const steps = document.getElementById("steps"), found = document.getElementById("found");
-const file = document.getElementById("file");
+import {holds, readFrame, valueOf} from "./frame.js";
+import {PARTS, fromLink, toLink} from "./lesson.js";
+import {Network, loupe} from "./network.js";
+import {Paper, pictureOf} from "./paper.js";
+import {asCSV, asText, explain, linesOf, mainSource, number, rowsOf, sourceOf, sourcesOf} from "./panel.js";
 
-let strokes = [], background = null;  // on the paper: lines, and the picture below them or null
-let photograph = null;                // the file that is shown, until someone draws on it
-let chosen = 0;                       // index of the digit whose steps are shown
-let asked = 0, shown = 0, busy = 0;   // readings: requested, last shown, in progress
-let stale = false;                    // whether the paper has changed since the last request
+const get = (id) => document.getElementById(id);
+const token = document.querySelector("meta[name=token]").content;
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
-// ---------------------------------------------------------------- The paper
+const state = {
+  models: [], tests: 0, model: 0, beside: null,
+  image: null, chosen: 0,                  // code of the image that is traced; which digit
+  label: null, mode: "forward", quiz: false, without: [],
+  changes: [], undone: [],                 // of the parameters
+  cell: null, pointed: null,               // the number that is kept, and the one pointed at
+  step: {lr: 0.01, momentum: 0, weight_decay: 0},
+};
+let frame = null;
 
-function paint() {
-  pen.fillStyle = "#fff";
-  pen.fillRect(0, 0, paper.width, paper.height);
-  if (background) pen.drawImage(background, ...frame());
-  pen.strokeStyle = "#000";
-  pen.lineWidth = 22;
-  pen.lineCap = pen.lineJoin = "round";
-  for (const stroke of strokes) {
-    pen.beginPath();
-    pen.moveTo(...stroke[0]);
-    for (const place of stroke) pen.lineTo(...place);
-    pen.stroke();
+// ---------------------------------------------------------------- Requests
+
+// One request of a kind is in progress; of those asked for meanwhile, only the last follows.
+class Asker {
+  constructor(ask, show) { Object.assign(this, {ask, show, busy: 0, stale: false, asked: 0, shown: 0}); }
+  request() { if (this.busy) this.stale = true; else this.start(); }
+  async start() {
+    const turn = ++this.asked;
+    this.busy++;
+    this.stale = false;
+    busy();
+    const result = await this.ask().catch((error) => ({message: error.message}));
+    this.busy--;
+    if (turn > this.shown) {  // Otherwise a later answer has already arrived.
+      this.shown = turn;
+      this.show(result, turn === this.asked);
+    }
+    if (this.stale && !this.busy) this.start();
+    busy();
   }
 }
 
-// Left, top, width and height of the picture on the paper, or of the whole paper.
-function frame() {
-  if (!background) return [0, 0, paper.width, paper.height];
-  const {width, height} = background, scale = paper.width / Math.max(width, height);
-  const size = [width * scale, height * scale];
-  return [(paper.width - size[0]) / 2, (paper.height - size[1]) / 2, ...size];
+// Whether answers are under way, for screen readers and tests.
+const busy = () => get("answer").setAttribute("aria-busy", Boolean(reader.busy || tracer.busy || reader.stale || tracer.stale));
+
+async function post(path, body) {
+  const answer = await fetch(path, {method: "POST", body, headers: {"X-Token": token}})
+    .catch(() => { throw new Error("no answer: is the program still running?"); });
+  if (answer.ok) return answer;
+  throw new Error((await answer.json().catch(() => ({}))).message || `the server answered ${answer.status}`);
+}
+const postJSON = (path, value) => post(path, JSON.stringify(value));
+
+const asked = (model = state.model) => ({
+  model, image: state.image, label: state.label, back: state.mode === "back",
+  changes: model === state.model ? state.changes : [],
+  step: state.mode === "back" ? state.step : null, have: null,
+});
+
+const reader = new Asker(async () => {
+  const {canvas, file} = paper, size = `&width=${canvas.width}&height=${canvas.height}`;
+  const query = `read?digit=${state.chosen}${file ? "&stages" : ""}&model=${state.model}${file ? "" : size}`;
+  return (await post(query, file || paper.levels())).json();
+}, showReading);
+
+const tracer = new Asker(async () => {
+  if (state.image === null) return null;
+  const before = frame, request = {...asked(), have: frame?.version || null};
+  const other = state.beside === null ? null :
+    postJSON("trace", {...asked(state.beside), back: false, step: null}).then((answer) => answer.arrayBuffer());
+  const buffer = await (await postJSON("trace", request)).arrayBuffer();
+  return {frame: readFrame(buffer, before), beside: other && readFrame(await other)};
+}, showTrace);
+
+// ---------------------------------------------------------------- The paper and its reading
+
+const paper = new Paper(get("paper"), changed, () => Number(get("width").value));
+
+function changed() {
+  get("undo").disabled = !paper.canUndo;
+  get("redo").disabled = !paper.canRedo;
+  if (paper.code) {  // An image that the network takes as it is.
+    setImage(paper.code);
+    showBoxes([], []);
+    get("found").replaceChildren();
+  } else if (paper.drawing === null) reader.start();  // A complete stroke waits for nothing.
+  else reader.request();
 }
 
-// The grey levels of the paper, a byte per pixel. Photographs on it may have colours.
-function levelsOfPaper() {
-  const {data} = pen.getImageData(0, 0, paper.width, paper.height);
-  const levels = new Uint8Array(data.length / 4);
-  for (let pixel = 0; pixel < levels.length; pixel++) {
-    const at = 4 * pixel;
-    levels[pixel] = 0.299 * data[at] + 0.587 * data[at + 1] + 0.114 * data[at + 2] + 0.5;
-  }
-  return levels;
+function setImage(code) {
+  if (code !== state.image) state.label = null;  // The label of another image.
+  state.image = code;
+  if (code === null) showNothing(); else tracer.request();
 }
 
-// A stroke on a photograph ends its use as a file: from now on the paper is read.
-function beginStroke(place) {
-  photograph = null;
-  strokes.push([place]);
-}
-
-// Start again, on an empty paper or on a picture.
-function layDown(picture, source = null) {
-  strokes = [];
-  lowered = false;
-  chosen = 0;
-  background = picture;
-  photograph = source;
-  change();
-}
-
-async function openPicture(source) {
-  if (!source) return;
-  const picture = await createImageBitmap(source).catch(() => null);
-  if (picture) layDown(picture, source);
-  else show({message: "this is not a picture that can be shown"});
-}
-
-// ---------------------------------------------------------------- Reading it
-
-// During a stroke, only one reading is in progress; later changes wait for it.
-function change() {
-  paint();
-  if (busy) stale = true; else read();
-}
-
-async function read() {
-  const number = ++asked;
-  busy++;
-  stale = false;
-  const failed = {message: "no answer: is the program still running?"};
-  const size = `&width=${paper.width}&height=${paper.height}`;
-  const query = "read?digit=" + chosen + (photograph ? "&stages" : size);
-  const request = {method: "POST", body: photograph || levelsOfPaper()};
-  const result = await fetch(query, request)
-    .then((response) => response.json()).catch(() => failed);
-  busy--;
-  if (number > shown) {  // Otherwise a later answer has already arrived.
-    shown = number;
-    if (number === asked) chosen = result.chosen || 0;  // The user may have chosen another.
-    show(result);
-  }
-  if (stale && !busy) read();
-}
-
-// ---------------------------------------------------------------- Showing the answer
-
-function show(result) {
-  answer.textContent = result.message;
+function showReading(result, last) {
+  if (paper.code) return;
+  get("answer").textContent = result.message;
+  if (last) state.chosen = result.chosen || 0;  // The user may have chosen another.
   showBoxes(result.names || [], result.boxes || []);
-  showProbabilities(result.probabilities || []);
-  steps.replaceChildren(...(result.steps || []).map(stepFigure));
   showStages(result.stages || []);
+  showProbabilities(result.probabilities || []);
+  setImage(result.image || null);
 }
 
 function showBoxes(names, places) {
-  const [left, top, width, height] = photograph ? frame() : [0, 0, paper.width, paper.height];
-  const percent = (part) => 100 * part / paper.width + "%";
-  boxes.replaceChildren(...places.map((place, index) => {
+  const side = paper.canvas.width, whole = [0, 0, side, side];
+  const [left, top, width, height] = paper.file ? paper.frame() : whole;
+  const percent = (part) => 100 * part / side + "%";
+  get("boxes").replaceChildren(...places.map((place, index) => {
     const box = document.createElement("div");
     box.style.top = percent(top + place[0] * height);
     box.style.left = percent(left + place[1] * width);
     box.style.height = percent((place[2] - place[0]) * height);
     box.style.width = percent((place[3] - place[1]) * width);
-    box.className = index === chosen ? "chosen" : "";
+    box.className = index === state.chosen ? "chosen" : "";
     return box;
   }));
-  digits.replaceChildren(...(names.length > 1 ? names : []).map(digitButton));
+  get("digits").replaceChildren(...(names.length > 1 ? names : []).map((name, index) => {
+    const button = make("button", name);
+    button.setAttribute("aria-pressed", index === state.chosen);
+    button.addEventListener("click", () => {
+      state.chosen = index;
+      reader.start().then(() => get("digits").children[index]?.focus());
+    });
+    return button;
+  }));
 }
 
-function digitButton(name, index) {
-  const button = document.createElement("button");
-  button.textContent = name;
-  button.setAttribute("aria-pressed", index === chosen);
-  button.addEventListener("click", () => {
-    chosen = index;
-    read().then(() => digits.children[index]?.focus());
-  });
-  return button;
-}
+// The bar of each digit's probability: its elements.
+const bars = Array.from({length: 10}, (_, digit) => {
+  const name = make("span", digit), box = make("div"), share = make("span", "", "share");
+  const fill = make("div", "", "fill"), other = make("div", "", "fill other");
+  box.append(fill, other);
+  get("bars").append(name, box, share);
+  return {name, fill, other, share};
+});
 
-function showProbabilities(probabilities) {
+function showProbabilities(probabilities, beside = []) {
   const best = probabilities.indexOf(Math.max(...probabilities));
-  rows.forEach((row, digit) => {
-    const percent = 100 * (probabilities[digit] || 0);
-    row.fill.style.width = percent + "%";
-    row.share.textContent = probabilities.length ? percent.toFixed(1) + " %" : "";
-    row.name.style.fontWeight = digit === best ? 700 : 400;
+  const show = (p) => (100 * p).toFixed(1) + " %";
+  bars.forEach((bar, digit) => {
+    const [own, other] = [probabilities[digit] || 0, beside[digit] || 0];
+    bar.fill.style.width = 100 * own + "%";
+    bar.other.style.width = 100 * other + "%";
+    bar.other.hidden = !beside.length;
+    bar.share.textContent = !probabilities.length ? "" : beside.length ? `${show(own)} | ${show(other)}` : show(own);
+    bar.name.style.fontWeight = digit === best ? 700 : 400;
   });
 }
 
 function showStages(stages) {
-  found.replaceChildren();
-  if (!stages.length) return;
-  const title = document.createElement("h2"), row = document.createElement("div");
-  title.textContent = "How the digits were found";
-  row.className = "row";
-  row.append(...stages.map(stepFigure));
-  found.append(title, row);
+  const row = make("div", "", "row");
+  row.append(...stages.map((stage) => {
+    const figure = make("figure"), picture = new Image(), caption = make("figcaption", stage.title);
+    picture.src = stage.picture;
+    picture.alt = stage.title + ", " + stage.size;
+    caption.append(make("span", stage.size));
+    figure.append(picture, caption);
+    return figure;
+  }));
+  get("found").replaceChildren(...(stages.length ? [make("h2", "How the digits were found"), row] : []));
 }
 
-function stepFigure(step) {
-  const figure = document.createElement("figure"), picture = new Image();
-  picture.src = step.picture;
-  picture.alt = step.title + ", " + step.size;
-  const caption = document.createElement("figcaption"), size = document.createElement("span");
-  caption.textContent = step.title;
-  size.textContent = step.size;
-  caption.append(size);
-  figure.append(picture, caption);
-  return figure;
+// ---------------------------------------------------------------- The frame
+
+const network = new Network(get("network"), {
+  point(cell) { state.pointed = cell; schedule(); },
+  pin(cell) { keep(cell); },
+  enter(row) {
+    if (row.mask || cellOf(state.cell, row)) return;
+    keep({name: row.name, index: row.cell ?? row.layout.at(0, 0, 0, 0)});
+  },
+  key: keyOn,
+});
+const cellOf = (cell, row) => cell && cell.name === row.name;
+
+function showNothing() {
+  frame = null;
+  get("pipeline").hidden = true;
+  get("warning").textContent = get("beside-answer").textContent = "";
+  saveLink();
 }
 
-// The bar of each digit's probability: its elements.
-const rows = Array.from({length: 10}, (_, digit) => {
-  const name = document.createElement("span"), frame = document.createElement("div");
-  const share = document.createElement("span"), fill = document.createElement("div");
-  name.textContent = digit;
-  share.className = "share";
-  fill.className = "fill";
-  frame.append(fill);
-  bars.append(name, frame, share);
-  return {name, fill, share};
-});
-
-// ---------------------------------------------------------------- Mouse, pen, finger
-
-let drawing = null;  // id of the pointer that draws
-
-function placeOnPaper(event) {
-  const box = paper.getBoundingClientRect(), scale = paper.width / box.width;
-  return [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
+function showTrace(result) {
+  if (state.image === null) return;
+  if (!result?.frame) {
+    get("warning").textContent = result?.message || "";
+    return;
+  }
+  get("warning").textContent = [...notes, result.frame.step?.message].filter(Boolean).join("; ");
+  ({frame} = result);
+  const last = frame.steps.length - 1, probabilities = Array.from(frame.arrays[`step.${last}`].data);
+  const beside = result.beside ? Array.from(result.beside.arrays[`step.${result.beside.steps.length - 1}`].data) : [];
+  showProbabilities(probabilities, beside);
+  if (paper.code) get("answer").textContent = frame.message +
+    (frame.true_label === null ? "" : `, truly ${frame.true_label}`);
+  get("beside-answer").textContent = result.beside ? `lower bars: ${result.beside.model.name} reads ${result.beside.message}` : "";
+  get("pipeline").hidden = false;
+  get("label").value = state.label === null ? "" : state.label;
+  get("label").options[0].textContent = `${frame.true_label ?? frame.predicted} (${frame.true_label === null ? "as read" : "true"})`;
+  showChanges();
+  network.show(frame, state.mode);
+  for (const key of ["cell", "pointed"]) if (state[key] && !holds(frame, state[key])) state[key] = null;
+  showPanel();
+  saveLink();
 }
 
-paper.addEventListener("pointerdown", (event) => {
-  if (drawing !== null || event.button !== 0) return;
-  drawing = event.pointerId;
-  paper.setPointerCapture(drawing);
-  beginStroke(placeOnPaper(event));
-  change();
-});
-paper.addEventListener("pointermove", (event) => {
-  if (event.pointerId !== drawing) return;
-  strokes.at(-1).push(placeOnPaper(event));
-  change();
-});
-for (const end of ["pointerup", "pointercancel"])
-  paper.addEventListener(end, (event) => {
-    if (event.pointerId !== drawing) return;
-    drawing = null;
-    if (stale) read();  // The complete stroke does not wait for a reading in progress.
-  });
+function setMode(mode) {
+  if (state.mode === mode) return;
+  state.mode = mode;
+  const {cell} = state, last = `step.${frame ? frame.steps.length - 1 : 0}`;
+  if (cell && mode === "forward" && cell.name.startsWith("d."))
+    state.cell = {name: sourceOf(cell.name), index: cell.index};
+  else if (cell && mode === "back" && cell.name !== last && cell.name !== "loss")
+    state.cell = {name: "d." + cell.name.replace(/^step\./, ""), index: cell.index};
+  state.pointed = null;
+  showMode();
+  tracer.request();
+}
 
-// ---------------------------------------------------------------- Keyboard
+function showMode() {
+  get("forward").setAttribute("aria-pressed", state.mode === "forward");
+  get("back").setAttribute("aria-pressed", state.mode === "back");
+  get("step-part").hidden = state.mode !== "back" || state.without.includes("step-part");
+  get("label-field").hidden = state.mode !== "back";
+}
 
-let at = [140, 60], lowered = false;  // the keyboard's pen
-const directions = {ArrowLeft: [-10, 0], ArrowRight: [10, 0], ArrowUp: [0, -10], ArrowDown: [0, 10]};
+// ---------------------------------------------------------------- The panel
 
-paper.addEventListener("keydown", (event) => {
-  if (event.key === " ") {
-    lowered = !lowered;
-    if (lowered) beginStroke(at);
-  } else if (event.key in directions) {
-    at = at.map((side, axis) => Math.min(Math.max(side + directions[event.key][axis], 0), 280));
-    if (lowered) strokes.at(-1).push(at);
+let told = null, opened = null, answered = false, scheduled = false;
+
+// At most one picture of the panel a frame of the screen, however fast the pointer moves.
+function schedule() {
+  if (scheduled) return;
+  scheduled = true;
+  requestAnimationFrame(() => { scheduled = false; showPanel(); });
+}
+
+// Keep a number: it stays when the pointer leaves, and stands in the link.
+function keep(cell) {
+  state.cell = cell;
+  state.pointed = null;
+  const row = network.rowOf(cell.name);
+  if (row) {
+    row.cell = cell.index;
+    chooseKernels(cell);
+  }
+  showPanel();
+  if (told) get("live").textContent = `${told.title}: ${hidden() ? "hidden" : number(told.shown, frame)}`;
+  saveLink();
+}
+
+// Of many kernels, those of the chosen map are shown.
+function chooseKernels({name, index}) {
+  let changed = false;
+  for (const row of network.rows) {
+    if (!row.kernels) continue;
+    const map = row.name === name ? null : row.user === name ? network.rowOf(name).layout.of(index)[1] : null;
+    if (map !== null && row.chosen !== map) { row.chosen = map; changed = true; }
+  }
+  if (changed) network.draw();
+}
+
+const hidden = () => state.quiz && !answered;
+
+function showPanel() {
+  if (!frame) return;
+  const cell = state.pointed || state.cell;
+  const same = told && cell && told.cell.name === cell.name && told.cell.index === cell.index;
+  if (!same) { opened = null; answered = false; get("checked").textContent = ""; }
+  told = cell && holds(frame, cell) ? explain(frame, cell) : null;
+  for (const id of ["sum", "panel-buttons", "loupes"]) get(id).hidden = !told;
+  if (!told) {
+    get("panel-title").textContent = "Point at a number";
+    get("sentence").textContent = "Its sources light up, and the arithmetic stands here.";
+    get("edit").hidden = true;
+    network.highlight(null, new Map());
+    return;
+  }
+  const sources = sourcesOf(told);
+  network.highlight(cell, sources);
+  get("panel-title").textContent = told.title;
+  get("sentence").textContent = told.sentence;
+  showTable();
+  showLoupes(cell, sources);
+  const parameter = /^(d\.)?(kernels|biases|[WB]_dense)/.test(cell.name) ? cell.name.replace(/^d\./, "") : null;
+  get("edit").hidden = !parameter;
+  if (parameter && document.activeElement !== get("edit-value"))
+    get("edit-value").value = valueOf(frame, {name: parameter, index: cell.index});
+  get("check").hidden = !/^d\.(0$|kernels|biases|[WB]_dense)/.test(cell.name);
+  get("show-answer").hidden = !hidden();
+}
+
+function showTable() {
+  const table = make("table"), caption = make("caption", told.title, "sr"), head = make("thead"), body = make("tbody");
+  const show = (value) => hidden() ? "?" : number(value, frame), [first = "", second] = told.headings || [];
+  const columns = ["place", first, second, second || told.product ? told.product || "product" : null];
+  const shown = columns.filter((heading, at) => at < 2 || heading);
+  const line = (cells, kind, tag = "td") => {
+    const row = make("tr", "", kind);
+    cells.forEach((content, at) => {
+      const cell = make(at ? tag : "th", "");
+      if (!at) cell.scope = tag === "th" ? "col" : "row";
+      else if (tag === "th") cell.scope = "col";
+      cell.append(content);
+      row.append(cell);
+    });
+    // A label alone before a number takes the columns of the operands, too.
+    if (cells.length === 2) row.firstChild.colSpan = Math.max(1, shown.length - 1);
+    return row;
+  };
+  if (told.terms.length) head.append(line(shown, "", "th"));
+  const values = (row) => [second ? number(row.b, frame) : null, second || told.product ? show(row.value) : null]
+    .filter((value) => value !== null);
+  for (const row of rowsOf(frame, told, opened)) {
+    if (row.kind === "term") {
+      const tr = line([row.label + (row.note ? ` (${row.note})` : ""), number(row.a, frame), ...values(row)], row.marked ? "won" : "");
+      body.append(tr);
+      continue;
+    }
+    let label = row.label;
+    if (row.kind === "group") {
+      label = make("button", `${row.open ? "▾" : "▸"} ${row.label}, ${row.count} terms`, "group");
+      label.setAttribute("aria-expanded", row.open);
+      label.addEventListener("click", () => {
+        opened = row.open ? "" : row.label;
+        showPanel();
+        [...document.querySelectorAll("button.group")].find((button) => button.textContent.slice(2) === label.textContent.slice(2))?.focus();
+      });
+    }
+    body.append(line([label, show(row.value)], row.kind));
+  }
+  const foot = make("tfoot"), result = (lines) => {
+    for (const {label, value, result} of lines)
+      foot.append(line([label, show(value)], result ? "result" : ""));
+  };
+  result(linesOf(told));
+  result(told.after);
+  if (told.update.length) foot.append(line(["one step of gradient descent", ""], "group"));
+  result(told.update);
+  table.append(caption, head, body, foot);
+  get("sum").replaceChildren(table);
+}
+
+// The map of the number, and of its largest source in each array that it comes from.
+function showLoupes(cell, sources) {
+  if (state.without.includes("loupes")) return;
+  const main = mainSource(frame, told), shown = [{...cell, chosen: true}];
+  for (const [name, indices] of sources)
+    if (name !== "loss" && shown.length < 3) shown.push({name, index: main?.name === name ? main.index : pickOf(name, indices)});
+  const handle = {pin: keep};
+  get("loupes").replaceChildren(...shown.filter(({name}) => name !== "loss").map((one) =>
+    loupe(frame, one, sources.get(one.name) || new Set(), network.colours, handle)));
+}
+
+// Of several numbers of an array, one that belongs to the term of the largest size.
+function pickOf(name, indices) {
+  const main = mainSource(frame, told), term = told.terms.find(({a}) => a === main);
+  return term?.b?.name === name ? term.b.index : [...indices][0];
+}
+
+function keyOn(event, row) {
+  const {key} = event, cell = cellOf(state.cell, row) ? state.cell : {name: row.name, index: row.cell ?? 0};
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (/^(Arrow|Page)/.test(key)) keep({name: row.name, index: network.move(row, cell.index, key)});
+  else if (key === "Enter") keep(state.pointed || cell);
+  else if (key === "Backspace") follow();
+  else if (key === "[" || key === "]") {
+    const rows = network.rows.filter(({mask}) => !mask), at = rows.findIndex(({name}) => name === row.name);
+    rows[Math.min(Math.max(at + (key === "]" ? 1 : -1), 0), rows.length - 1)].canvas.focus();
   } else return;
   event.preventDefault();
-  change();
-  pen.fillStyle = lowered ? "#d62728" : "#1f77b4";
-  pen.fillRect(at[0] - 3, at[1] - 3, 6, 6);
-});
+}
 
-// ---------------------------------------------------------------- Buttons, files
+function follow() {
+  const source = told && mainSource(frame, told);
+  if (!source) return;
+  keep(source);
+  const row = network.rowOf(source.name);
+  row?.canvas.focus({preventScroll: true});
+  row?.canvas.scrollIntoView({block: "nearest", behavior: calm.matches ? "auto" : "smooth"});
+}
 
-document.getElementById("undo").addEventListener("click", () => {
-  if (strokes.length) strokes.pop(); else background = photograph = null;
-  lowered = false;
-  change();
-});
-document.getElementById("clear").addEventListener("click", () => layDown(null));
-document.getElementById("example").addEventListener("click", () => {
-  fetch("example?" + Math.random()).then((response) => response.blob())
-    .then(createImageBitmap).then((picture) => layDown(picture)).catch(() => {});
-});
-document.getElementById("open").addEventListener("click", () => file.click());
-file.addEventListener("change", () => { openPicture(file.files[0]); file.value = ""; });
+// ---------------------------------------------------------------- Changes of the parameters
+
+function change(entry) {
+  state.changes = [...state.changes, entry];
+  state.undone = [];
+  tracer.request();
+}
+
+function showChanges() {
+  const {changes, undone, step} = state, info = frame.step;
+  get("changes").textContent = changes.length ? `${changes.length} ${changes.length === 1 ? "change" : "changes"} since training. ` : "";
+  get("undo-change").disabled = get("undo-all").disabled = !changes.length;
+  get("redo-change").disabled = !undone.length;
+  if (!info || info.message) get("drop").textContent = info?.message || "";
+  else get("drop").textContent = `On this image, of class ${frame.label}: the loss is ${number(frame.loss, frame)}. One step at rate ${step.lr} ` +
+    `should lower it by ${Number(info.predicted_drop.toPrecision(6))}, by its gradients; ` +
+    `measured, it falls by ${Number(info.measured_drop.toPrecision(6))} to ${number(info.loss_after, frame)}.`;
+}
+
+// ---------------------------------------------------------------- Link
+
+let notes = [];  // what was wrong with the link
+const checksumOf = (index) => index === null ? null : state.models[index]?.checksum;
+
+function saveLink() {
+  const link = toLink({...state, net: checksumOf(state.model), beside: checksumOf(state.beside)});
+  if (state.models.length) history.replaceState(null, "", "#" + link);
+}
+
+async function openLink() {
+  const {state: link, wrong} = fromLink(location.hash.slice(1)), named = (sum) => state.models.findIndex(({checksum}) => checksum === sum);
+  notes = wrong;
+  if (link.net !== undefined) {
+    if (named(link.net) >= 0) state.model = named(link.net);
+    else notes.push("the link was made with another network: its numbers are others");
+  }
+  state.beside = link.beside !== undefined && named(link.beside) >= 0 ? named(link.beside) : null;
+  Object.assign(state, {mode: link.mode, quiz: link.quiz, without: link.without, changes: link.changes, undone: []});
+  Object.assign(state.step, link.step);
+  state.cell = link.cell || null;
+  for (const name of ["lr", "momentum", "weight_decay"]) get(name).value = state.step[name];
+  showModels();
+  showMode();
+  showParts();
+  if (link.image === undefined) {
+    get("warning").textContent = notes.join("; ");
+    return changed();
+  }
+  await openImage(link.image, link.label ?? null);
+  if (link.cell && frame && !holds(frame, link.cell)) {
+    notes.push(`the link's number, ${link.cell.name}:${link.cell.index}, is not in this network`);
+    get("warning").textContent = notes.join("; ");
+  }
+}
+
+// Lay an image of the network on the paper by its code.
+async function openImage(code, label = null) {
+  try {
+    const answer = await postJSON("trace", {...asked(), image: code, label: null, back: false, step: null, changes: []});
+    const image = readFrame(await answer.arrayBuffer());
+    Object.assign(state, {image: code, label});
+    paper.lay(pictureOf(image.arrays["step.0"]), {code});
+    get("test").value = code[0] === "t" ? code.slice(1) : "";
+    await settled();
+  } catch (error) {
+    get("warning").textContent = error.message;
+  }
+}
+
+const settled = async () => { while (tracer.busy) await new Promise((done) => setTimeout(done, 5)); };
+
+// ---------------------------------------------------------------- Models, tests, mistakes
+
+function showModels() {
+  const option = (name, value) => Object.assign(make("option", name), {value});
+  get("model").replaceChildren(...state.models.map(({name}, index) => option(name, index)));
+  get("beside").replaceChildren(option("none", ""), ...state.models.map(({name}, index) => option(name, index)));
+  get("model").value = state.model;
+  get("beside").value = state.beside ?? "";
+  get("model-field").hidden = get("beside-field").hidden = state.models.length < 2;
+  const {name, architecture, parameters} = state.models[state.model];
+  get("about").textContent = `${name}: ${architecture}, ${parameters.toLocaleString("en")} parameters. ` +
+    "Max pooling comes before bias and ReLU: they commute, and this order computes less.";
+}
+
+function openTest(index) {
+  const wrapped = (index + state.tests) % state.tests;
+  return openImage("t" + wrapped);
+}
+
+async function showMistakes() {
+  if (!get("mistakes-part").open) return;
+  get("mistakes-note").textContent = "reading all test images …";
+  const answer = await fetch(`mistakes?model=${state.model}`).then((got) => got.json()).catch(() => ({message: "no answer"}));
+  if (!answer.mistakes) { get("mistakes-note").textContent = answer.message; return; }
+  get("mistakes-note").textContent = `${answer.count} of ${answer.of} are read wrong; the most confident first` +
+    (answer.count > answer.mistakes.length ? `, ${answer.mistakes.length} of them.` : ".");
+  const pixels = Uint8Array.from(atob(answer.pixels), (c) => c.charCodeAt(0)), [height, width, channels] = state.input;
+  const size = height * width * channels;
+  get("mistakes").replaceChildren(...answer.mistakes.map(({index, label, read, probability}, at) => {
+    const button = make("button", "", "mistake"), data = Float32Array.from(pixels.subarray(at * size, (at + 1) * size), (v) => v / 255);
+    button.append(pictureOf({data, shape: state.input}), make("span", `${label} read as ${read}, ${(100 * probability).toFixed(0)} %`));
+    button.setAttribute("aria-label", `test image ${index}: ${label} read as ${read}`);
+    button.addEventListener("click", () => openTest(index));
+    return button;
+  }));
+}
+
+// ---------------------------------------------------------------- Controls
+
+function make(tag, content = "", kind = "") {
+  const element = document.createElement(tag);
+  element.textContent = content;
+  if (kind) element.className = kind;
+  return element;
+}
+const on = (id, event, act) => get(id).addEventListener(event, act);
+
+on("undo", "click", () => paper.undo());
+on("redo", "click", () => paper.redo());
+on("clear", "click", () => { get("test").value = ""; paper.clear(); });
+on("open", "click", () => get("file").click());
+on("file", "change", () => { openPicture(get("file").files[0]); get("file").value = ""; });
 document.addEventListener("dragover", (event) => event.preventDefault());
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   openPicture(event.dataTransfer.files[0]);
 });
+async function openPicture(file) {
+  if (!file) return;
+  const picture = await createImageBitmap(file).catch(() => null);
+  state.chosen = 0;
+  if (picture) paper.lay(picture, {file});
+  else get("answer").textContent = "this is not a picture that can be shown";
+}
 
-change();
+on("test", "change", () => { if (get("test").value !== "") openTest(Math.floor(Number(get("test").value)) || 0); });
+on("previous", "click", () => openTest((Number(get("test").value) || 0) - 1));
+on("next", "click", () => openTest(get("test").value === "" ? 0 : Number(get("test").value) + 1));
+on("example", "click", () => openTest(Math.floor(Math.random() * state.tests)));
+on("model", "change", () => {
+  Object.assign(state, {model: Number(get("model").value), changes: [], undone: []});
+  showModels();
+  showMistakes();
+  if (paper.code) tracer.request(); else reader.start();
+});
+on("beside", "change", () => {
+  state.beside = get("beside").value === "" ? null : Number(get("beside").value);
+  tracer.request();
+});
+on("mistakes-part", "toggle", showMistakes);
+
+on("forward", "click", () => setMode("forward"));
+on("back", "click", () => setMode("back"));
+on("label", "change", () => {
+  state.label = get("label").value === "" ? null : Number(get("label").value);
+  tracer.request();
+});
+for (const button of get("pad").children)
+  button.addEventListener("click", () => {
+    const row = state.cell && network.rowOf(state.cell.name);
+    if (row) keyOn({key: button.dataset.key, preventDefault() {}}, row);
+  });
+
+on("show-answer", "click", () => { answered = true; showPanel(); get("panel-title").focus?.(); });
+on("check", "click", async () => {
+  const {name, index} = told.cell;
+  get("checked").textContent = "…";
+  const cell = [name === "d.0" ? "image" : name.slice(2), index];
+  const result = await postJSON("check", {...asked(), cell}).then((answer) => answer.json())
+    .catch((error) => ({message: error.message}));
+  if (result.message) { get("checked").textContent = result.message; return; }
+  const [minus, plus] = result.losses;
+  get("checked").textContent = `Nudged by ±${result.nudge} in float64, the loss is ${minus} and ${plus}: ` +
+    `measured slope ${Number(result.measured.toPrecision(8))}, computed ${Number(result.computed.toPrecision(8))}. ` +
+    (result.switched.length ? `A ReLU or a maximum switches within the nudge (${result.switched.join(", ")}): there is a kink, and the two may differ.` :
+      result.agree ? "They agree." : "They differ.");
+});
+async function copy(text) {
+  await navigator.clipboard.writeText(text).then(() => { get("checked").textContent = "Copied."; },
+    () => { get("checked").textContent = "The browser does not let this page copy."; });
+}
+on("copy-text", "click", () => copy(asText(frame, told, hidden())));
+on("copy-csv", "click", () => copy(asCSV(frame, told, hidden())));
+on("copy-link", "click", () => { saveLink(); copy(location.href); });
+
+on("edit", "submit", (event) => {
+  event.preventDefault();
+  const value = Number(get("edit-value").value.replace("−", "-").replace(",", "."));
+  if (get("edit-value").value.trim() === "" || !Number.isFinite(value)) {
+    get("checked").textContent = `a number is required; got "${get("edit-value").value}"`;
+    return;
+  }
+  change(["edit", told.cell.name.replace(/^d\./, ""), told.cell.index, value]);
+});
+on("step", "submit", (event) => {
+  event.preventDefault();
+  if (takeSettings()) change(["step", state.image, frame.label, state.step.lr, state.step.momentum, state.step.weight_decay]);
+});
+for (const name of ["lr", "momentum", "weight_decay"]) on(name, "change", () => { if (takeSettings()) tracer.request(); });
+function takeSettings() {
+  const step = {};
+  for (const name of ["lr", "momentum", "weight_decay"]) {
+    const text = get(name).value.trim().replace(",", "."), value = Number(text);
+    const fits = text !== "" && Number.isFinite(value) && value >= 0 && (name !== "lr" || value > 0) && (name === "lr" || value <= (name === "momentum" ? 0.999999 : 1));
+    if (!fits) {
+      get("drop").textContent = `${name.replace("_", " ")} cannot be ${get(name).value || "empty"}`;
+      return false;
+    }
+    step[name] = value;
+  }
+  state.step = step;
+  return true;
+}
+on("undo-change", "click", () => {
+  state.undone = [...state.undone, state.changes.at(-1)];
+  state.changes = state.changes.slice(0, -1);
+  tracer.request();
+});
+on("redo-change", "click", () => {
+  state.changes = [...state.changes, state.undone.at(-1)];
+  state.undone = state.undone.slice(0, -1);
+  tracer.request();
+});
+on("undo-all", "click", () => {
+  Object.assign(state, {changes: [], undone: [...state.changes].reverse()});
+  tracer.request();
+});
+
+on("quiz", "change", () => { state.quiz = get("quiz").checked; answered = false; showPanel(); saveLink(); });
+for (const [id, name] of Object.entries(PARTS)) {
+  const label = make("label", "", "field"), box = Object.assign(document.createElement("input"), {type: "checkbox", id: "part-" + id});
+  label.append(box, ` ${name}`);
+  get("parts").append(label);
+  box.addEventListener("change", () => {
+    state.without = Object.keys(PARTS).filter((part) => !get("part-" + part).checked);
+    showParts();
+    saveLink();
+  });
+}
+function showParts() {
+  for (const id of Object.keys(PARTS)) {
+    get("part-" + id).checked = !state.without.includes(id);
+    get(id).hidden = state.without.includes(id);
+  }
+  get("quiz").checked = state.quiz;
+  showMode();
+}
+
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.closest?.("input:not([type=range], [type=checkbox]), select, textarea");
+  if (typing) return;
+  const letter = event.key.toLowerCase();
+  if ((event.ctrlKey || event.metaKey) && letter === "z") {
+    if (event.shiftKey) paper.redo(); else paper.undo();
+  } else if ((event.ctrlKey || event.metaKey) && letter === "y") paper.redo();
+  else if (event.ctrlKey || event.metaKey || event.altKey) return;
+  else if (letter === "f") setMode("forward");
+  else if (letter === "b") setMode("back");
+  else return;
+  event.preventDefault();
+});
+const redraw = () => { network.colours = null; network.plan = null; if (frame) { network.show(frame, state.mode); showPanel(); } };
+addEventListener("resize", redraw);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+addEventListener("hashchange", openLink);  // Not by replaceState.
+
+// ---------------------------------------------------------------- Start
+
+Object.assign(state, await fetch("models").then((answer) => answer.json()));
+get("test").max = state.tests - 1;
+get("label").append(Object.assign(make("option"), {value: ""}),
+  ...Array.from({length: state.classes}, (_, n) => Object.assign(make("option", n), {value: n})));
+get("pipeline").hidden = true;
+await openLink();
