@@ -153,9 +153,9 @@ FLAGS = {
         "a trained model (default: results/model.npz, else digits/model.npz)",
         {"metavar": "FILE", "default": None},
     ),
-    "--beside": ("a second one, beside it", {"metavar": "FILE", "default": None}),
+    "--beside": ("another model, beside it", {"metavar": "FILE", "default": None}),
     "--port": (
-        "port of the page on 127.0.0.1 (default: any that is free)",
+        "port of the page (default: any that is free)",
         INTEGER | {"default": 0},
     ),
     "--no-browser": ("only print the page's address", SWITCH),
@@ -588,12 +588,9 @@ def draw(args: argparse.Namespace) -> int:
     """Serve a page to draw digits on, to this machine alone, until Ctrl-C."""
     from digits.page.server import DrawingServer, listen
 
-    path, model = choose_model(args.model)
+    models = dict([choose_model(args.model)])
     beside = args.beside or READY_MODEL
-    both = (
-        {path: model} if path == beside else {path: model, beside: load_model(beside)}
-    )
-    models = {"/".join(Path(path).parts[-3:]): model for path, model in both.items()}
+    models.setdefault(beside, load_model(beside))
     with listen(args.port) as listener:
         data = load_data(args.data, download=False)
         server = DrawingServer(models, data.test_images, data.test_labels)

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from helpers import bombs
-from helpers.page import serving
+from helpers.page import running, serving
 from numpy.testing import assert_allclose
 from PIL import Image
 
@@ -28,7 +28,7 @@ import run
 from digits.mnist import DIGITS
 from digits.page.frames import decode_image
 from digits.page.limits import MOST_HELD, Refusal, Turns
-from digits.page.server import DrawingServer, listen
+from digits.page.server import listen
 from digits.pictures import name_digits, prepare_image
 from handwritten_classifier import HandwrittenNumberClassification
 
@@ -245,31 +245,10 @@ class TestServer:
         assert not re.search(r"<style|<[^>]* (style|on[a-z]+)=", document)
 
 
-@contextlib.contextmanager
-def running(digits):
-    """Run a server in a thread of this process; yield it, its host and port."""
+def running_new(digits):
+    """Run a server with a network that has learned nothing, and one test image."""
     models = {"new": HandwrittenNumberClassification()}
-    shown = digits.test_images[:1], digits.test_labels[:1]
-    server = DrawingServer(models, *shown)
-    started, task = threading.Event(), None
-
-    async def serve():
-        nonlocal task
-        task = asyncio.current_task()
-        asyncio.get_running_loop().call_soon(started.set)
-        with contextlib.suppress(asyncio.CancelledError):
-            await server.serve(listener)
-
-    with listen(0) as listener:
-        thread = threading.Thread(target=lambda: asyncio.run(serve()))
-        thread.start()
-        started.wait()
-        try:
-            yield server, "{}:{}".format(*listener.getsockname())
-        finally:
-            with contextlib.suppress(RuntimeError):  # It may have ended already.
-                task.get_loop().call_soon_threadsafe(task.cancel)
-            thread.join()
+    return running(models, digits.test_images[:1], digits.test_labels[:1])
 
 
 def connect(address):
@@ -303,7 +282,7 @@ class TestClients:
 
     @pytest.fixture
     def server(self, digits):
-        with running(digits) as server:
+        with running_new(digits) as server:
             yield server
 
     @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nX: "])
@@ -427,7 +406,7 @@ class TestClients:
 
         before = threading.active_count()
         with ThreadPoolExecutor(1) as client:
-            with running(digits) as (server, address):
+            with running_new(digits) as (server, address):
                 monkeypatch.setattr(server, "read_drawing", read_slowly)
                 levels = "/read?digit=0&width=1&height=1"
                 answer = client.submit(ask, address, "POST", levels, b"1")
@@ -437,7 +416,7 @@ class TestClients:
         wait_for(lambda: threading.active_count() <= before)
 
     def test_its_end_waits_for_no_client(self, digits):
-        with running(digits) as (server, address), contextlib.ExitStack() as stack:
+        with running_new(digits) as (server, address), contextlib.ExitStack() as stack:
             for sent in (b"", b"GET / HTTP/1.1\r\nX: ", head(address, 9) + b"\r\n12"):
                 stack.enter_context(connect(address)).sendall(sent)
             wait_for(lambda: server.uploads.sizes)

@@ -16,6 +16,7 @@ import struct
 import warnings
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -177,15 +178,17 @@ class Frames:
 
     Parameters
     ----------
-    models : dict of str to HandwrittenNumberClassification
+    models : dict of path to HandwrittenNumberClassification
+        Of a path, the file and its folder are shown.
     images, labels : arrays of shape (n, H, W) and (n,)
         The test images that the page can show.
     """
 
     def __init__(
-        self, models: dict[str, Model], images: np.ndarray, labels: np.ndarray
+        self, models: dict[str | Path, Model], images: np.ndarray, labels: np.ndarray
     ) -> None:
-        self.names, self.models = list(models), list(models.values())
+        self.names = ["/".join(Path(path).parts[-2:]) for path in models]
+        self.models = list(models.values())
         self.images, self.labels = images, labels
         self.checksums = [checksum(model) for model in self.models]
         self.copies: dict[tuple, Model] = {}

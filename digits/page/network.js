@@ -113,6 +113,9 @@ export class Network {
   draw() {
     const colours = this.colours ??= palette();
     for (const row of this.rows) {
+      const {data} = this.frame.arrays[row.name] || {};
+      if (data && row.painted === data && row.paintedFor === row.chosen) continue;  // Of parameters.
+      Object.assign(row, {painted: row.mask ? null : data, paintedFor: row.chosen});
       const {layout, note} = this.tilesOf(row), largest = row.name === "loss" ? this.frame.loss : largestOf(layout.data);
       row.layout = layout;
       const pen = paint(row.canvas, layout, largest, colours, this.ratio);

@@ -13,7 +13,7 @@ const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 const state = {
   models: [], tests: 0, model: 0, beside: null,
-  image: null, chosen: 0,                  // code of the image that is traced; which digit
+  image: null, chosen: 0, several: false,  // code of the image that is traced; which digit
   label: null, mode: "forward", quiz: false, without: [],
   changes: [], undone: [],                 // of the parameters
   cell: null, pointed: null,               // the number that is kept, and the one pointed at
@@ -44,7 +44,11 @@ class Asker {
 }
 
 // Whether answers are under way, for screen readers and tests.
-const busy = () => get("answer").setAttribute("aria-busy", Boolean(reader.busy || tracer.busy || reader.stale || tracer.stale));
+function busy() {
+  const [reading, tracing] = [reader, tracer].map((asker) => Boolean(asker.busy || asker.stale));
+  get("answer").dataset.reading = reading;
+  get("answer").setAttribute("aria-busy", reading || tracing);
+}
 
 async function post(path, body) {
   const answer = await fetch(path, {method: "POST", body, headers: {"X-Token": token}})
@@ -83,6 +87,7 @@ function changed() {
   get("undo").disabled = !paper.canUndo;
   get("redo").disabled = !paper.canRedo;
   if (paper.code) {  // An image that the network takes as it is.
+    state.several = false;
     setImage(paper.code);
     showBoxes([], []);
     get("found").replaceChildren();
@@ -98,6 +103,8 @@ function setImage(code) {
 
 function showReading(result, last) {
   if (paper.code) return;
+  state.several = (result.names || []).length > 1;
+  if (result.image) notes = [];
   get("answer").textContent = result.message;
   if (last) state.chosen = result.chosen || 0;  // The user may have chosen another.
   showBoxes(result.names || [], result.boxes || []);
@@ -181,14 +188,15 @@ const cellOf = (cell, row) => cell && cell.name === row.name;
 function showNothing() {
   frame = null;
   get("pipeline").hidden = true;
-  get("warning").textContent = get("beside-answer").textContent = "";
+  get("beside-answer").textContent = "";
+  get("warning").textContent = notes.join("; ");
   saveLink();
 }
 
 function showTrace(result) {
   if (state.image === null) return;
   if (!result?.frame) {
-    get("warning").textContent = result?.message || "";
+    get("warning").textContent = [...notes, result?.message].filter(Boolean).join("; ");
     return;
   }
   get("warning").textContent = [...notes, result.frame.step?.message].filter(Boolean).join("; ");
@@ -196,7 +204,7 @@ function showTrace(result) {
   const last = frame.steps.length - 1, probabilities = Array.from(frame.arrays[`step.${last}`].data);
   const beside = result.beside ? Array.from(result.beside.arrays[`step.${result.beside.steps.length - 1}`].data) : [];
   showProbabilities(probabilities, beside);
-  if (paper.code) get("answer").textContent = frame.message +
+  if (!state.several) get("answer").textContent = frame.message +
     (frame.true_label === null ? "" : `, truly ${frame.true_label}`);
   get("beside-answer").textContent = result.beside ? `lower bars: ${result.beside.model.name} reads ${result.beside.message}` : "";
   get("pipeline").hidden = false;
@@ -429,15 +437,13 @@ async function openLink() {
   showModels();
   showMode();
   showParts();
-  if (link.image === undefined) {
-    get("warning").textContent = notes.join("; ");
-    return changed();
-  }
+  if (link.image === undefined) return changed();
   await openImage(link.image, link.label ?? null);
   if (link.cell && frame && !holds(frame, link.cell)) {
     notes.push(`the link's number, ${link.cell.name}:${link.cell.index}, is not in this network`);
     get("warning").textContent = notes.join("; ");
   }
+  dispatchEvent(new Event("opened"));
 }
 
 // Lay an image of the network on the paper by its code.
@@ -450,7 +456,8 @@ async function openImage(code, label = null) {
     get("test").value = code[0] === "t" ? code.slice(1) : "";
     await settled();
   } catch (error) {
-    get("warning").textContent = error.message;
+    notes.push(error.message);
+    changed();
   }
 }
 
@@ -471,7 +478,8 @@ function showModels() {
 }
 
 function openTest(index) {
-  const wrapped = (index + state.tests) % state.tests;
+  const wrapped = (index % state.tests + state.tests) % state.tests;
+  notes = [];
   return openImage("t" + wrapped);
 }
 
@@ -647,7 +655,7 @@ document.addEventListener("keydown", (event) => {
   else return;
   event.preventDefault();
 });
-const redraw = () => { network.colours = null; network.plan = null; if (frame) { network.show(frame, state.mode); showPanel(); } };
+const redraw = () => { network.colours = network.plan = null; if (frame) { network.show(frame, state.mode); showPanel(); } };
 addEventListener("resize", redraw);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 addEventListener("hashchange", openLink);  // Not by replaceState.

@@ -82,7 +82,7 @@ const forward = {
       sentence: "The window of the step before times the kernel, place by place." +
         (outside ? ` ${outside} places lie outside of the map: zeros.` : ""),
       headings: ["window", "kernel"], terms, ...summed(frame, {name: `step.${k}`, index}, terms),
-      after: [{label: `${next} the bias of map ${filter}`, value: valueOf(frame, bias), ref: bias}],
+      after: [{label: `${next} the bias of map ${filter}`, value: valueOf(frame, bias)}],
     };
   },
 
@@ -366,10 +366,10 @@ export function explain(frame, cell) {
 }
 
 // The numbers that a number was made of, by array: what is highlighted.
-export function sourcesOf({terms, marks = [], lines, after}) {
+export function sourcesOf({terms, marks = [], lines}) {
   const sources = new Map();
   const refs = [...terms.flatMap(({a, b}) => b ? [a, b] : [a]), ...marks,
-    ...[...lines, ...after].filter(({ref}) => ref).map(({ref}) => ref)];
+    ...lines.filter(({ref}) => ref).map(({ref}) => ref)];
   for (const {name, index} of refs) {
     if (!sources.has(name)) sources.set(name, new Set());
     sources.get(name).add(index);

@@ -89,15 +89,15 @@ class DrawingServer:
 
     Parameters
     ----------
-    models : dict of str to HandwrittenNumberClassification
-        By what the page calls them; the first one reads until another is chosen.
+    models : dict of path to HandwrittenNumberClassification
+        By the files that they come from; the first one reads until another is chosen.
     images, labels : uint8 arrays of shape (n, H, W) and (n,)
         Test images that the page can show.
     """
 
     def __init__(
         self,
-        models: dict[str, HandwrittenNumberClassification],
+        models: dict[str | Path, HandwrittenNumberClassification],
         images: np.ndarray,
         labels: np.ndarray,
     ) -> None:

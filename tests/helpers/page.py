@@ -1,14 +1,19 @@
 """The page to draw on as a person has it: the program that serves it, and a browser."""
 
+import asyncio
 import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
+
 from digits.mnist import DIGITS
+from digits.page.server import DrawingServer, listen
 
 ROOT = Path(__file__).parents[2]
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -26,6 +31,33 @@ def serving(model: Path) -> Iterator[tuple[subprocess.Popen, str]]:
             yield server, re.search(r"http://(127\.0\.0\.1:\d+)/;", line)[1]
         finally:
             server.kill()  # It has ended before, unless something went wrong.
+
+
+@contextmanager
+def running(
+    models: dict, images: np.ndarray, labels: np.ndarray
+) -> Iterator[tuple[DrawingServer, str]]:
+    """Run a server in a thread of this process; yield it, its host and port."""
+    server = DrawingServer(models, images, labels)
+    started, task = threading.Event(), None
+
+    async def serve():
+        nonlocal task
+        task = asyncio.current_task()
+        asyncio.get_running_loop().call_soon(started.set)
+        with suppress(asyncio.CancelledError):
+            await server.serve(listener)
+
+    with listen(0) as listener:
+        thread = threading.Thread(target=lambda: asyncio.run(serve()))
+        thread.start()
+        started.wait()
+        try:
+            yield server, "{}:{}".format(*listener.getsockname())
+        finally:
+            with suppress(RuntimeError):  # It may have ended already.
+                task.get_loop().call_soon_threadsafe(task.cancel)
+            thread.join()
 
 
 @contextmanager

@@ -306,26 +306,49 @@ def train_on_disk(path: Path, counts: tuple[int, ...]) -> list[dict]:
 
 
 # Notes how long it takes from the end of a stroke, as the system has timed it, to the
-# frame for which its last reading is there and all pictures are ready.
+# picture with its answer, and to the one with all numbers of the network.
 WATCH_STROKES = """
-    window.taken = [];
-    let end = null;
-    const look = async () => {
-      if (end === null || stale || shown < asked) return;
-      const start = end;
-      end = null;
-      await Promise.all([...document.images].map((image) => image.decode()));
-      requestAnimationFrame((now) => taken.push(now - start));
+    window.taken = {answer: [], numbers: []};
+    const answer = document.getElementById("answer");
+    const ends = {answer: null, numbers: null};
+    const note = (what) => {
+      if (ends[what] === null) return;
+      const start = ends[what];
+      ends[what] = null;
+      requestAnimationFrame((now) => taken[what].push(now - start));
     };
-    paper.addEventListener("pointerup", (event) => { end = event.timeStamp; look(); });
-    new MutationObserver(look).observe(steps, {childList: true});
+    document.getElementById("paper").addEventListener("pointerup", (event) => {
+      ends.answer = ends.numbers = event.timeStamp;
+    });
+    new MutationObserver(() => {
+      if (answer.dataset.reading === "false") note("answer");
+      if (answer.getAttribute("aria-busy") === "false") note("numbers");
+    }).observe(answer, {attributes: true});
+"""
+# Points at another number in each picture; how many pictures are there a second?
+POINT = """
+    const done = arguments[0];
+    const maps = [...document.querySelectorAll("#network canvas")];
+    const map = maps.filter((canvas) => canvas.tabIndex === 0).at(-7), count = 200;
+    const {left, top, width, height} = map.getBoundingClientRect();
+    let shown = 0, start = null;
+    const point = (now) => {
+      start ??= now;
+      if (shown++ === count) return done(1000 * count / (now - start));
+      const [x, y] = [left + (37 * shown) % width, top + (3 * shown) % height];
+      const event = {clientX: x, clientY: y, pointerType: "mouse"};
+      map.dispatchEvent(new PointerEvent("pointermove", event));
+      requestAnimationFrame(point);
+    };
+    requestAnimationFrame(point);
 """
 
 
 def measure_page(quick: bool) -> dict:
-    """Measure milliseconds from a stroke's end to its picture, on the page to draw on.
+    """Measure milliseconds from a stroke's end to its answer and to all numbers.
 
-    A mouse draws the strokes in Chromium, without a pause before their ends.
+    A mouse draws strokes on the page in Chromium, without a pause before their ends.
+    Then it points at numbers.
     """
     model = HandwrittenNumberClassification(RECIPES["default"]["architecture"])
     with tempfile.TemporaryDirectory() as folder:
@@ -338,9 +361,12 @@ def measure_page(quick: bool) -> dict:
             for number in range(strokes):
                 draw_stroke(page, 3 + number % 5)
             taken = page.execute_script("return taken")
-    if len(taken) != strokes:
-        raise RuntimeError(f"{strokes} strokes must be shown; got {len(taken)}")
-    print_row("one stroke", row := {"page": spread(taken)})
+            pictures = page.execute_async_script(POINT)
+    if len(taken["answer"]) != strokes:
+        raise RuntimeError(f"{strokes} strokes must be shown; got {taken}")
+    row = {what: spread(times) for what, times in taken.items()}
+    print_row("one stroke", row)
+    print(f"{pictures:.0f} pictures a second while numbers are pointed at")
     return row
 
 
@@ -557,7 +583,7 @@ def measure_all(args: argparse.Namespace) -> dict:
     print("\nGrowth: one epoch over images on disk; memory besides the mapped file")
     results["growth"] = measure_growth(data, quick)
     if BROWSER and DRIVER and importlib.util.find_spec("selenium"):
-        print("\nThe page to draw on: ms from the end of a stroke to its picture")
+        print("\nThe page: ms from a stroke's end to the answer and to all numbers")
         results["page"] = measure_page(quick)
     return results
 
