@@ -154,10 +154,7 @@ FLAGS = {
         {"metavar": "FILE", "default": None},
     ),
     "--beside": ("another model, beside it", {"metavar": "FILE", "default": None}),
-    "--port": (
-        "port of the page (default: any that is free)",
-        INTEGER | {"default": 0},
-    ),
+    "--port": ("port of the page (default: any free)", INTEGER | {"default": 0}),
     "--no-browser": ("only print the page's address", SWITCH),
     "recipe": ("settings to train with", {"choices": RECIPES}),
     "configurations": (

@@ -389,7 +389,7 @@ export function mainSource(frame, {terms}) {
 // The shortest decimal that is this number and no other of the network's precision.
 export function number(value, frame) {
   if (!Number.isFinite(value)) return String(value);
-  if (frame.model.dtype === "float64" || Math.fround(value) !== value) return rounded(value, 12);
+  if (frame.model.dtype === "float64" || Math.fround(value) !== value) return rounded(value, frame.model.dtype === "float64" ? 15 : 9);
   for (let digits = 1; digits < 10; digits++) {
     const text = value.toPrecision(digits);
     if (Math.fround(Number(text)) === value) return tidy(Number(text));
