@@ -121,6 +121,7 @@ INK_SHARE = 0.2  # of the strongest ink; weaker ink is paper
 # Standard deviations of the noise that the strongest ink, and all ink, must exceed.
 # Noise alone reaches six: the closing lifts the light above the middle of its levels.
 _NOISE_OF_STRONGEST, _NOISE_OF_INK = 8, 4
+_SHADE_OF_EDGE = 0.97  # of one edge of a photograph; no digit takes as much
 _MOST_ROUNDS = 6  # in which surroundings are found and left out
 
 
@@ -129,7 +130,8 @@ def find_writing(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     Where a picture shows more than its paper, such as the table or the sheet's edge,
     that may be darker by far than a pen. The paper is therefore what is left without
-    it, and its ink is found anew, until nothing else is in view.
+    it, and its ink is found anew, until nothing else is in view. Light that falls off
+    towards an edge of a blank sheet, where a closing leaves a band, is no writing.
 
     Returns
     -------
@@ -154,6 +156,10 @@ def find_writing(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if not surroundings.any():
             break
         paper = leave_darker_parts(paper & ~surroundings, light)
+    edges = found[2][0], found[2][-1], found[2][:, 0], found[2][:, -1]
+    if min(grey.shape) >= PHOTOGRAPH and max(map(np.mean, edges)) > _SHADE_OF_EDGE:
+        got = "a shade along a whole edge (no ink)"
+        raise ValueError(f"image must show a digit; got {got}")
     return found
 
 

@@ -134,3 +134,11 @@ def test_a_page_of_thousands_of_digits_is_ordered_in_little_memory():
     tracemalloc.stop()
     np.testing.assert_array_equal([digit.box for digit in digits], boxes)
     assert peak < 20_000_000
+
+
+@pytest.mark.parametrize("darkest", [100, 150, 200, 230])
+@pytest.mark.parametrize("turns", range(4))
+def test_light_that_falls_off_on_a_blank_sheet_is_no_ink(darkest, turns):
+    shade = np.linspace(255, darkest, 400).astype(np.uint8)
+    with pytest.raises(ValueError, match="no ink"):
+        find_digits(np.rot90(np.tile(shade, (300, 1)), turns))
