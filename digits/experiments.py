@@ -82,6 +82,18 @@ def _try(task, model, threads=None, report=None):
             return error
 
 
+_KEPT: dict[str, Task] = {}  # by a process of a pool, which gets its task once
+
+
+def _try_there(task, settings, threads, report):
+    """Return what `_try` does with a new network, in another process.
+
+    What is sent for each network is small: a pool whose processes are killed waits for
+    ever to send what is larger than its pipe, as long as Python's has no remedy.
+    """
+    return _try(task or _KEPT["task"], Model(**settings), threads, report)
+
+
 def _limit_blas(threads):
     """Limit BLAS to so many threads: fewer cores for the class; None is no limit."""
     try:
@@ -233,7 +245,7 @@ class _Place(NamedTuple):
     """Where trials run: processes of this machine, or the workers of a cluster."""
 
     executor: Executor
-    task: Any  # or what stands for it there
+    task: Any  # or what stands for it there; None where each process has it
     reports: Any  # a queue
     ended: Any  # an event, where a training cannot be killed
     many: int  # at a time
@@ -246,7 +258,8 @@ class _Place(NamedTuple):
             for name, model in models.items():
                 steps = model.epochs * math.ceil(self.images / model.batch_size)
                 report = Report(self.reports, self.ended, name, steps)
-                future = self.executor.submit(_try, self.task, model, threads, report)
+                sent = self.task, model.get_params(), threads, report
+                future = self.executor.submit(_try_there, *sent)
                 futures[future] = name
         return futures
 
@@ -268,13 +281,13 @@ def _follow(futures, reports, clock):
 def _open_processes(many, task):
     """Open a pool of processes; if its trainings are not awaited, kill them."""
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(many, context, _begin_process)
+    executor = ProcessPoolExecutor(many, context, _begin_process, (task,))
     manager = SyncManager(ctx=context)
     with _ignoring_interrupts():
         manager.start(_begin_process)
     others, images = multiprocessing.active_children(), len(task.split.images)
     try:
-        yield _Place(executor, task, manager.Queue(), None, many, images)
+        yield _Place(executor, None, manager.Queue(), None, many, images)
         executor.shutdown()
     except BrokenProcessPool as error:
         required = "--jobs must leave memory for each process that trains"
@@ -286,10 +299,11 @@ def _open_processes(many, task):
         manager.shutdown()
 
 
-def _begin_process():
+def _begin_process(task=None):
     """Leave Ctrl-C to the process that started this one, and end with it."""
     from tqdm import tqdm
 
+    _KEPT["task"] = task
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     tqdm.set_lock(threading.RLock())  # Its own would outlive a killed process.
 

@@ -14,10 +14,19 @@ UNFINISHED = {"checkpoint.npz"}
 STRICT = ("-W", "error", "-W", "ignore::DeprecationWarning")
 
 
+class Program(subprocess.Popen):
+    """A process that does not outlive a test that fails."""
+
+    def __exit__(self, kind, *error):
+        if kind:
+            self.kill()
+        super().__exit__(kind, *error)
+
+
 def start_program(environment, folder, *arguments):
     """Start run.py, and return its process, to be interrupted."""
     command = [sys.executable, "-u", ROOT / "run.py", *arguments]
-    return subprocess.Popen(
+    return Program(
         [str(part) for part in command],
         env=environment,
         cwd=folder,
