@@ -541,7 +541,8 @@ def load_model(path: str | os.PathLike) -> Model:
     except OSError as error:
         got = f"got {path}: {error.strerror}"
         if isinstance(error, FileNotFoundError):
-            got = f"got {path}, where there is none: leave it out, or python run.py"
+            got = f"got {path}, where there is none: "
+            got += "leave it out, or train: python run.py"
         raise ValueError(f"--model must be a trained model; {got}") from None
     except ValueError as error:
         required = "--model must be a model that this program has trained"
