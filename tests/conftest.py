@@ -1,5 +1,7 @@
 """Fixtures of all tests: digits, MNIST where it is, the program in an empty folder."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -60,8 +62,11 @@ def environment(tmp_path):
 
 
 @pytest.fixture
-def program(environment, tmp_path):
-    """Return a function that runs run.py in an empty folder."""
+def process(environment, tmp_path):
+    """Return a function that runs run.py in an empty folder, in a process of its own.
+
+    It takes a second to start: for what only a process shows.
+    """
 
     def start(*arguments, **variables):
         command = [sys.executable, *STRICT, str(ROOT / "run.py"), *arguments]
@@ -76,3 +81,49 @@ def program(environment, tmp_path):
         )
 
     return start
+
+
+@pytest.fixture
+def program(environment, tmp_path):
+    """Return a function that runs run.py in an empty folder, within this process."""
+    import run
+
+    def start(*arguments, **variables):
+        printed, errors = io.StringIO(), io.StringIO()
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(errors),
+        ):
+            patch.chdir(tmp_path)
+            patch.setattr(sys, "argv", ["run.py"])
+            for name in os.environ.keys() - environment.keys():
+                patch.delenv(name)
+            for name, value in (environment | variables).items():
+                patch.setenv(name, value)
+            try:
+                status = run.main([str(part) for part in arguments])
+            except SystemExit as end:  # of argparse
+                status = end.code
+        said = printed.getvalue(), errors.getvalue()
+        return subprocess.CompletedProcess(arguments, status, *said)
+
+    return start
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Write figures as empty files, where a test looks at none: drawing takes long."""
+    import run
+
+    monkeypatch.setattr(run, "write_figure", lambda path, figure: path.write_bytes(b""))
+
+
+@pytest.fixture(scope="session")
+def few_digits(digits, tmp_path_factory):
+    """Return the file of few digits, to train on where the numbers do not matter."""
+    path = tmp_path_factory.mktemp("few") / "few.npz"
+    images, labels = digits.train_images[:120], digits.train_labels[:120]
+    test = {"x_test": digits.test_images[:60], "y_test": digits.test_labels[:60]}
+    np.savez(path, x_train=images, y_train=labels, **test)
+    return path

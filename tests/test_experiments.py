@@ -56,11 +56,13 @@ def read(folder, name="comparison.json"):
 
 
 class TestSideBySide:
-    def test_the_numbers_are_those_of_one_after_the_other(self, program, tmp_path):
+    def test_the_numbers_are_those_of_one_after_the_other(
+        self, program, process, tmp_path
+    ):
         written = []
-        for jobs in ("1", "2"):
+        for jobs, start in (("1", program), ("2", process)):
             output = ("--output", f"results-{jobs}")
-            done = program(*COMPARE, "--seeds", "2", "--jobs", jobs, *output)
+            done = start(*COMPARE, "--seeds", "2", "--jobs", jobs, *output)
             assert done.returncode == 0, done.stderr
             path = tmp_path / f"results-{jobs}" / "comparison.json"
             written.append(json.loads(path.read_text())["configurations"])
@@ -91,7 +93,7 @@ class TestSideBySide:
         assert [row["seed"] for row in written[1]["seeds"]] == [0, 1, 2]
 
     def test_more_seeds_are_added_to_those_that_are_there(self, program, tmp_path):
-        assert program(*COMPARE, "--seeds", "1").returncode == 0
+        assert program(*COMPARE, "--seeds", "1", "--jobs", "1").returncode == 0
         before = read(tmp_path)["configurations"]
         done = program(*COMPARE, "--seeds", "2", "--curves")
         assert done.returncode == 0, done.stderr
@@ -105,10 +107,10 @@ class TestSideBySide:
         done = program(*COMPARE, "--seed", "1", "--seeds", "1")
         assert "3 of 3 are there already" in done.stdout
 
-    def test_what_diverges_is_left_out(self, program, tmp_path):
-        assert program(*COMPARE).returncode == 0
+    def test_what_diverges_is_left_out(self, program, process, tmp_path):
+        assert program(*COMPARE, "--jobs", "1").returncode == 0
         flags = (*FLAGS, "--lr", "1e39", "--momentum", "0", "--jobs", "2")
-        done = program("compare", *NAMES, *flags)
+        done = process("compare", *NAMES, *flags)
         assert done.returncode == 1
         assert done.stdout.count("Left out: lr must be small enough") == 3
         assert "nothing to write" in done.stdout

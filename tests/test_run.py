@@ -1,4 +1,4 @@
-"""The program, run for real in a process of its own."""
+"""The program: what it prints, what it writes, and where it needs its own process."""
 
 import contextlib
 import json
@@ -30,9 +30,9 @@ from handwritten_classifier import HandwrittenNumberClassification, replace_file
 
 class TestTrain:
     def test_without_network_and_file_it_works_on_the_embedded_digits_and_says_so(
-        self, program, tmp_path
+        self, process, tmp_path
     ):
-        done = program("--epochs", "3")
+        done = process("--epochs", "3")
         assert done.returncode == 0, done.stderr
         assert "MNIST was not found" in done.stderr
         assert "embedded digits" in done.stderr
@@ -44,6 +44,7 @@ class TestTrain:
         metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
         assert metrics["data"] == "embedded digits"
 
+    @pytest.mark.usefixtures("undrawn")
     def test_results_are_whole_and_agree_with_each_other(self, program, tmp_path):
         done = program("--data", DIGITS, "--output", "a/b", "--recipe", "source")
         assert done.returncode == 0, done.stderr
@@ -62,6 +63,7 @@ class TestTrain:
         assert accuracy == metrics["test_accuracy"]
         assert loss == pytest.approx(metrics["test_loss"], rel=1e-5)
 
+    @pytest.mark.usefixtures("undrawn")
     def test_flags_are_taken(self, program, tmp_path):
         flags = "--architecture 4C5-MP2-10N --epochs 2 --batch-size 20 --lr 0.02"
         flags += " --momentum 0.5 --augment 0.5 --seed 7 --limit 100 --held-out 50"
@@ -86,30 +88,31 @@ class TestTrain:
         assert metrics["validation_images"] == 50
 
     @pytest.mark.parametrize("recipe", run.RECIPES)
-    def test_every_recipe_trains(self, program, tmp_path, recipe):
+    @pytest.mark.usefixtures("undrawn")
+    def test_every_recipe_trains(self, program, tmp_path, few_digits, recipe):
         flags = ("--epochs", "1", "--limit", "100")
-        done = program("--data", DIGITS, "--recipe", recipe, *flags)
+        done = program("--data", few_digits, "--recipe", recipe, *flags)
         assert done.returncode == 0, done.stderr
         metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
         expected = run.RECIPES[recipe] | {"epochs": 1}
         assert expected.items() <= metrics["settings"].items()
 
-    def test_same_seed_same_numbers(self, program, tmp_path):
+    def test_same_seed_same_numbers(self, program, process, tmp_path):
         found = []
-        for folder in ("one", "two"):
-            program("--data", DIGITS, "--epochs", "1", "--output", folder)
+        for folder, start in (("one", program), ("two", process)):
+            start("--data", DIGITS, "--epochs", "1", "--output", folder)
             metrics = json.loads((tmp_path / folder / "metrics.json").read_text())
             found.append((metrics["test_loss"], metrics["history"]["loss"]))
         assert found[0] == found[1]
 
-    def test_a_local_file_needs_no_tensorflow(self, program, tmp_path):
+    def test_a_local_file_needs_no_tensorflow(self, process, tmp_path, few_digits):
         (tmp_path / "tensorflow.py").write_text("raise SystemExit('imported')")
         flags = ("--epochs", "1", "--limit", "50")
-        done = program("--data", DIGITS, *flags, PYTHONPATH=str(tmp_path))
+        done = process("--data", few_digits, *flags, PYTHONPATH=str(tmp_path))
         assert done.returncode == 0, done.stderr
-        done = program(*flags, MNIST_PATH=str(DIGITS), PYTHONPATH=str(tmp_path))
+        done = process(*flags, MNIST_PATH=str(few_digits), PYTHONPATH=str(tmp_path))
         assert done.returncode == 0, done.stderr
-        done = program(*flags, PYTHONPATH=str(tmp_path))
+        done = process(*flags, PYTHONPATH=str(tmp_path))
         assert "imported" in done.stderr  # The trap does work.
 
     @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
@@ -215,6 +218,7 @@ class TestTrain:
         kept = (tmp_path / "results" / "model.npz").read_text()
         assert kept == "of a better run"
 
+    @pytest.mark.usefixtures("undrawn")
     def test_a_run_that_diverges_later_writes_what_was_learned_before(
         self, tmp_path, monkeypatch, capsys
     ):
@@ -231,14 +235,14 @@ class TestTrain:
         assert len(metrics["history"]["loss"]) == 1
         assert metrics["complete"] is False
 
-    def test_without_a_package_it_says_how_to_install_it(self, program, tmp_path):
+    def test_without_a_package_it_says_how_to_install_it(self, process, tmp_path):
         (tmp_path / "cv2.py").write_text(
             "raise ModuleNotFoundError(\"No module named 'cv2'\")"
         )
         (tmp_path / "results").mkdir()
         HandwrittenNumberClassification().save(tmp_path / "results" / "model.npz")
         Image.fromarray(np.eye(28, dtype=np.uint8)).save(tmp_path / "one.png")
-        done = program("predict", "one.png", PYTHONPATH=str(tmp_path))
+        done = process("predict", "one.png", PYTHONPATH=str(tmp_path))
         assert done.returncode == 2
         assert "'cv2': pip install -r requirements.txt" in done.stderr
         assert "Traceback" not in done.stderr
@@ -263,6 +267,7 @@ class TestReproduce:
         path = folder / "results" / "reproduce-source.json"
         return json.loads(path.read_text())
 
+    @pytest.mark.usefixtures("undrawn")
     def test_every_seed_is_trained_and_tested_as_run_py_does_it(
         self, program, tmp_path
     ):
@@ -378,17 +383,21 @@ class TestCompare:
             r"Configuration 3 of 3: .*, about \d+ min \d\d s left", done.stdout
         )
 
-    def test_flags_before_the_command_count_as_those_behind_it(self, program, tmp_path):
+    @pytest.mark.usefixtures("undrawn")
+    def test_flags_before_the_command_count_as_those_behind_it(
+        self, program, tmp_path, few_digits
+    ):
         done = program(
-            "--data", DIGITS, "--epochs", "1", "compare", "10N", "--seed", "5"
+            "--data", few_digits, "--epochs", "1", "compare", "10N", "--seed", "5"
         )
         assert done.returncode == 0, done.stderr
         written = json.loads((tmp_path / "results" / "comparison.json").read_text())
         settings = written["configurations"][0]["settings"]
         assert (settings["epochs"], settings["seed"]) == (1, 5)
 
-    def test_a_recipe_gives_the_settings(self, program, tmp_path):
-        flags = ("--data", DIGITS, "--epochs", "1", "--recipe", "source")
+    @pytest.mark.usefixtures("undrawn")
+    def test_a_recipe_gives_the_settings(self, program, tmp_path, few_digits):
+        flags = ("--data", few_digits, "--epochs", "1", "--recipe", "source")
         for order in (("compare", "10N", *flags), (*flags, "compare", "10N")):
             done = program(*order)
             assert done.returncode == 0, done.stderr
@@ -396,8 +405,10 @@ class TestCompare:
             settings = json.loads(text)["configurations"][0]["settings"]
             assert (settings["lr"], settings["momentum"]) == (0.01, 0.0)
 
-    def test_a_configuration_that_diverges_is_left_out(self, program, tmp_path):
-        flags = ("--data", DIGITS, "--lr", "1e39", "--momentum", "0")
+    def test_a_configuration_that_diverges_is_left_out(
+        self, program, tmp_path, few_digits
+    ):
+        flags = ("--data", few_digits, "--lr", "1e39", "--momentum", "0")
         done = program("compare", "10N", *flags)
         assert done.returncode == 1
         assert "Left out: lr must be small enough" in done.stdout
@@ -412,9 +423,12 @@ class TestCompare:
 
     NAMES = ("10N", "2C5-MP4-10N", "2C5-MP3-10N")
 
-    def test_it_goes_on_where_it_was_interrupted(self, tmp_path, monkeypatch, capsys):
+    @pytest.mark.usefixtures("undrawn")
+    def test_it_goes_on_where_it_was_interrupted(
+        self, tmp_path, few_digits, monkeypatch, capsys
+    ):
         monkeypatch.chdir(tmp_path)
-        command = ["compare", *self.NAMES, "--data", str(DIGITS), "--epochs", "1"]
+        command = ["compare", *self.NAMES, "--data", str(few_digits), "--epochs", "1"]
         command += ["--jobs", "1"]
         original, trained = run.try_configuration, []
 
@@ -443,10 +457,11 @@ class TestCompare:
         assert run.main([*command, "--lr", "0.05"]) == 0
         assert trained[1:] == [*self.NAMES]  # Other settings have other results.
 
-    def test_rows_of_other_configurations_stay(self, tmp_path, monkeypatch):
+    @pytest.mark.usefixtures("undrawn")
+    def test_rows_of_other_configurations_stay(self, tmp_path, few_digits, monkeypatch):
         monkeypatch.chdir(tmp_path)
         for name in self.NAMES[:2]:
-            command = ["compare", name, "--data", str(DIGITS), "--epochs", "1"]
+            command = ["compare", name, "--data", str(few_digits), "--epochs", "1"]
             assert run.main(command) == 0
         text = (tmp_path / "results" / "comparison.json").read_text()
         rows = json.loads(text)["configurations"]
@@ -455,6 +470,7 @@ class TestCompare:
     @pytest.mark.parametrize(
         "command", [["compare", "10N"], ["reproduce", "fast", "--seeds", "1"]]
     )
+    @pytest.mark.usefixtures("undrawn")
     def test_results_of_other_data_are_not_taken_for_these(
         self, tmp_path, monkeypatch, capsys, command
     ):
@@ -473,7 +489,7 @@ class TestCompare:
 
     @pytest.mark.parametrize("error", [MemoryError("too much"), OSError("no disk")])
     def test_an_error_loses_no_finished_configuration(
-        self, tmp_path, monkeypatch, error
+        self, tmp_path, few_digits, monkeypatch, error
     ):
         monkeypatch.chdir(tmp_path)
         original = run.try_configuration
@@ -485,7 +501,7 @@ class TestCompare:
 
         monkeypatch.setattr(run, "try_configuration", fail)
         with contextlib.suppress(MemoryError):
-            flags = ["--data", str(DIGITS), "--epochs", "1", "--jobs", "1"]
+            flags = ["--data", str(few_digits), "--epochs", "1", "--jobs", "1"]
             run.main(["compare", *self.NAMES, *flags])
         text = (tmp_path / "results" / "comparison.json").read_text()
         assert [row["architecture"] for row in json.loads(text)["configurations"]] == [
@@ -501,23 +517,33 @@ class TestCompare:
     @pytest.mark.parametrize(
         "text", ["", "{", "[]", '{"configurations": [{}]}', "null"]
     )
-    def test_a_damaged_result_is_replaced(self, tmp_path, monkeypatch, text):
+    @pytest.mark.usefixtures("undrawn")
+    def test_a_damaged_result_is_replaced(
+        self, tmp_path, few_digits, monkeypatch, text
+    ):
         monkeypatch.chdir(tmp_path)
         (tmp_path / "results").mkdir()
         path = tmp_path / "results" / "comparison.json"
         path.write_text(text)
-        command = ["compare", "10N", "--data", str(DIGITS), "--epochs", "1"]
+        command = ["compare", "10N", "--data", str(few_digits), "--epochs", "1"]
         assert run.main(command) == 0
         assert len(json.loads(path.read_text())["configurations"]) == 1
 
 
+@pytest.fixture(scope="module")
+def trained(digits):
+    """Return a model that reads simple digits."""
+    model = HandwrittenNumberClassification("8C5-MP2-10N", lr=0.1, momentum=0.9)
+    images, labels = digits.train_images, digits.train_labels
+    return model.fit(images, labels, epochs=5, verbose=0)
+
+
 class TestPredict:
     @pytest.fixture
-    def model_path(self, tmp_path, digits):
-        model = HandwrittenNumberClassification("8C5-MP2-10N", lr=0.1, momentum=0.9)
-        model.fit(digits.train_images, digits.train_labels, epochs=5, verbose=0)
+    def model_path(self, trained, tmp_path):
+        """Lay the model where the program looks for it."""
         (tmp_path / "results").mkdir()
-        model.save(tmp_path / "results" / "model.npz")
+        trained.save(tmp_path / "results" / "model.npz")
 
     def test_pictures_of_many_kinds(self, program, tmp_path, digits, model_path):
         zero = Image.fromarray(digits.train_images[0])  # the first digit is a 0
@@ -618,10 +644,10 @@ class TestModel:
         return tmp_path / "results" / "model.npz"
 
     def test_without_training_the_ready_one_reads_offline(
-        self, program, tmp_path, digits
+        self, process, tmp_path, digits
     ):
         Image.fromarray(digits.train_images[0]).save(tmp_path / "zero.png")
-        done = program("predict", "zero.png")
+        done = process("predict", "zero.png")
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
         said, _, _, _, row, *_ = done.stdout.splitlines()
@@ -629,7 +655,7 @@ class TestModel:
         assert row.split()[:2] == ["zero.png", "0"]
 
     def test_the_ready_one_is_said_with_what_it_is(self, own, capsys):
-        model = run.choose_model(None)
+        model = run.choose_model(None)[1]
         ready = HandwrittenNumberClassification.load(run.READY_MODEL)
         np.testing.assert_equal(model.parameters, ready.parameters)
         said = capsys.readouterr().out
@@ -640,13 +666,13 @@ class TestModel:
 
     def test_the_users_own_comes_first(self, own, capsys):
         HandwrittenNumberClassification("2C5-10N").save(own)
-        assert run.choose_model(None).architecture == "2C5-10N"
+        assert run.choose_model(None)[1].architecture == "2C5-10N"
         assert capsys.readouterr().out == f"Model: {run.OWN_MODEL}, 2C5-10N\n\n"
 
     def test_the_one_that_is_named_comes_before_both(self, own, capsys):
         HandwrittenNumberClassification("2C5-10N").save(own)
         HandwrittenNumberClassification("10N").save("other.npz")
-        assert run.choose_model("other.npz").architecture == "10N"
+        assert run.choose_model("other.npz")[1].architecture == "10N"
         assert capsys.readouterr().out == "Model: other.npz, 10N\n\n"
 
     @pytest.mark.parametrize("command", [["predict", "x.png"], ["draw"]])
@@ -672,6 +698,7 @@ class TestModel:
 
 
 class TestOnMnist:
+    @pytest.mark.usefixtures("undrawn")
     def test_a_default_run_on_a_part_of_mnist(self, program, tmp_path, mnist_path):
         flags = ("--limit", "12000", "--epochs", "1")
         done = program("--data", mnist_path, *flags)
@@ -680,6 +707,7 @@ class TestOnMnist:
         assert metrics["test_accuracy"] > 0.955
         assert len(metrics["history"]["loss"]) == 1
 
+    @pytest.mark.usefixtures("undrawn")
     def test_the_source_recipe_on_mnist(self, program, tmp_path, mnist_path):
         done = program(
             "--recipe", "source", "--epochs", "1", MNIST_PATH=str(mnist_path)
@@ -688,8 +716,8 @@ class TestOnMnist:
         metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
         assert metrics["test_accuracy"] > 0.9
 
-    def test_the_fast_recipe_on_mnist(self, program, tmp_path, mnist_path):
-        done = program("--recipe", "fast", MNIST_PATH=str(mnist_path))
+    def test_the_fast_recipe_on_mnist(self, process, tmp_path, mnist_path):
+        done = process("--recipe", "fast", MNIST_PATH=str(mnist_path))
         assert done.returncode == 0, done.stderr
         metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
         assert len(metrics["history"]["loss"]) == 1
@@ -754,10 +782,10 @@ class TestWords:
         assert "source: 0, best: 0)" not in said
 
     def test_figures_are_drawn_whatever_backend_the_environment_names(
-        self, program, tmp_path
+        self, process, tmp_path, few_digits
     ):
         backend = "module://no_such_module.backend"
-        done = program("--data", DIGITS, "--epochs", "1", MPLBACKEND=backend)
+        done = process("--data", few_digits, "--epochs", "1", MPLBACKEND=backend)
         assert done.returncode == 0, done.stderr
         assert_pictures(tmp_path / "results", ["training.png", "kernels.png"])
 

@@ -15,6 +15,7 @@ from digits.mnist import DIGITS, read_data, split_training
 from handwritten_classifier import HandwrittenNumberClassification
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 class TestResume:
     FLAGS = ("--recipe", "source", "--data", "digits.npz", "--limit", "500")
@@ -214,6 +215,7 @@ class TestResume:
         assert f"{required}; got {got}\n" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 class TestOneFolderOneRun:
     FLAGS = ("--recipe", "source", "--data", str(DIGITS), "--epochs", "400")
