@@ -439,3 +439,35 @@ def test_doubts_are_described_and_most_of_all_where_most_are():
     line = "?: in doubt, for no digit has a probability of 70%"
     assert describe_doubts(["1", "2?"]) == line
     assert describe_doubts(["1?", "2?", "3"]).startswith(f"{line}\nMost are in doubt")
+
+
+@pytest.mark.parametrize(
+    ("label", "names", "expected"),
+    [
+        ("123", ["1", "2", "3"], (3, 0, 0, 0, 0)),
+        ("123", ["1", "7", "3?"], (1, 1, 1, 0, 0)),
+        ("123", ["2", "3"], (2, 0, 0, 1, 0)),
+        ("12", ["1", "8?", "2"], (2, 0, 0, 0, 1)),
+        ("1", [], (0, 0, 0, 1, 0)),
+    ],
+)
+def test_readings_are_scored_against_the_label_as_sequences(label, names, expected):
+    assert tuple(handwriting.count_outcomes(label, names).values()) == expected
+
+
+def test_a_folder_of_pictures_is_scored(model, digits, tmp_path, capsys):
+    sheet, _ = lay_out(digits.train_images[:3])
+    Image.fromarray(sheet).save(tmp_path / "row.png")
+    Image.fromarray(255 - picture()).save(tmp_path / "one.png")
+    Image.new("L", (60, 60), 255).save(tmp_path / "blank.png")
+    label = "".join(map(str, digits.train_labels[:3]))
+    lines = ["file,label,kind", f"row.png,{label},row", "one.png,7,one", "blank.png,4,"]
+    (tmp_path / "labels.csv").write_text("\n".join(lines), encoding="utf-8")
+    found, whole = handwriting.score_folder(model, tmp_path)
+    assert [kind for kind, *_ in found] == ["row", "one", ""]
+    assert sum(found[0][2].values()) == 3
+    assert found[0][2]["missed"] == found[0][2]["false"] == 0
+    assert found[2][2]["missed"] == whole[1][2]["missed"] == 1
+    assert [label for _, label, _ in whole] == ["7", "4"]
+    handwriting.print_scores(found, whole)
+    assert "one digit, read as a whole       2       2" in capsys.readouterr().out

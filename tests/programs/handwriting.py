@@ -4,9 +4,14 @@ The digits are given, as MNIST's images, so that it is known what there is to re
 ``python tests/programs/handwriting.py results/model.npz`` prints how many digits of
 MNIST's test images a model reads right in each kind of picture (``--pictures N`` of
 each), and draws how it reads one of them in ``results/handwriting.png``.
+
+``--folder FOLDER`` scores a folder of your own pictures instead. Its ``labels.csv`` has
+the columns file, label (the digits in reading order) and kind (any word). Pictures of
+one digit are also read as a whole, by `prepare_image`.
 """
 
 import argparse
+import csv
 import io
 import os
 import sys
@@ -22,7 +27,7 @@ import run
 from digits.canvas import draw_to_files
 from digits.figures import plot_reading
 from digits.mnist import load_data
-from digits.pictures import find_digits
+from digits.pictures import find_digits, name_digits, prepare_image, read_image
 from digits.results import make_folder, print_table, write_figure
 
 # How wide the stroke is, as a share of the digit's height (None: as it was written),
@@ -175,14 +180,102 @@ def count_hits(model, picture, boxes, labels):
     return bool(all_found), int(right)
 
 
+def align(label, names):
+    """Pair each digit of a label with the reading that it gets; None where it has none.
+
+    The pairs are those of the least edit distance, so that a digit too many does not
+    spoil what follows.
+    """
+    seen = [name[0] for name in names]
+    ways = {}  # The errors of the rest, and its pairs, by where it begins.
+    for i in range(len(label), -1, -1):
+        for j in range(len(seen), -1, -1):
+            ends = []
+            if i < len(label) and j < len(seen):
+                errors, pairs = ways[i + 1, j + 1]
+                both = (label[i], names[j])
+                ends.append((errors + (label[i] != seen[j]), (both, pairs)))
+            if i < len(label):
+                errors, pairs = ways[i + 1, j]
+                ends.append((errors + 1, ((label[i], None), pairs)))
+            if j < len(seen):
+                errors, pairs = ways[i, j + 1]
+                ends.append((errors + 1, ((None, names[j]), pairs)))
+            ways[i, j] = min(ends, key=lambda way: way[0]) if ends else (0, None)
+    found, pairs = [], ways[0, 0][1]
+    while pairs:
+        pair, pairs = pairs
+        found.append(pair)
+    return found
+
+
+def count_outcomes(label, names):
+    """Return how many digits are right, wrong, marked, missed, and found falsely.
+
+    Right and wrong are those without a "?"; marked ones are neither.
+    """
+    counts = dict.fromkeys(("right", "wrong", "marked", "missed", "false"), 0)
+    for digit, name in align(label, names):
+        if digit is None:
+            counts["false"] += 1
+        elif name is None:
+            counts["missed"] += 1
+        elif "?" in name:
+            counts["marked"] += 1
+        else:
+            counts["right" if digit == name else "wrong"] += 1
+    return counts
+
+
+def score_folder(model, folder):
+    """Read the pictures of a folder that has labels.
+
+    Returns the kind, the label and the outcomes of each picture, and those of pictures
+    of one digit, read as a whole.
+    """
+    found, whole = [], []
+    with open(Path(folder) / "labels.csv", newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            for read, results in ((find_digits, found), (prepare_image, whole)):
+                if read is prepare_image and len(row["label"]) != 1:
+                    continue
+                try:
+                    images = read(read_image(Path(folder) / row["file"]))
+                    images = getattr(images, "images", images)
+                    names = name_digits(model.predict_proba(images))
+                except ValueError:  # There is no ink to be found.
+                    names = []
+                outcomes = count_outcomes(row["label"], names)
+                results.append((row["kind"], row["label"], outcomes))
+    return found, whole
+
+
+def print_scores(found, whole):
+    """Print the outcomes of a folder's pictures, by kind."""
+    outcomes = list(count_outcomes("", []))
+    rows = [("pictures", "number", "digits", *outcomes)]
+    kinds = sorted({kind for kind, *_ in found})
+    lines = [("all", found), ("one digit, read as a whole", whole)]
+    lines += [(kind, [row for row in found if row[0] == kind]) for kind in kinds]
+    for name, results in lines:
+        counts = [sum(row[2][outcome] for row in results) for outcome in outcomes]
+        digits = sum(len(label) for _, label, _ in results)
+        rows.append((name, *map(str, (len(results), digits, *counts))))
+    print_table(rows)
+
+
 def main():
     """Print how many digits of MNIST's test images are read right, by kind."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="a trained model")
     parser.add_argument("--pictures", type=int, default=10, help="of each kind")
+    parser.add_argument("--folder", help="score these pictures, with labels.csv")
     args = parser.parse_args()
-    data = load_data(os.environ.get("MNIST_PATH"))
     model = run.load_model(args.model)
+    if args.folder:
+        print_scores(*score_folder(model, args.folder))
+        return
+    data = load_data(os.environ.get("MNIST_PATH"))
     test = (data.test_images, data.test_labels)
     kinds = args.pictures * list(product(PENS, PAPERS, LIGHTS))
     results = read_pictures(model, *test, kinds)
