@@ -48,6 +48,19 @@ def mnist_path():
     return Path(path).resolve()
 
 
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Return Chromium; the test is skipped where it or its driver is not."""
+    pytest.importorskip("selenium")
+    from helpers.page import BROWSER, DRIVER, browsing
+
+    if not (BROWSER and DRIVER):
+        pytest.skip("there is no Chromium to draw in")
+    with browsing(tmp_path_factory.mktemp("browser")) as driver:
+        driver.set_script_timeout(20)
+        yield driver
+
+
 @pytest.fixture
 def environment(tmp_path):
     """Return an environment with no MNIST, no Keras cache and no network."""

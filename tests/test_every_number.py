@@ -4,19 +4,15 @@ import csv
 import io
 import json
 import math
-import struct
 
 import numpy as np
 import pytest
-from helpers.page import BROWSER, DRIVER, browsing, running
+from helpers.page import read_frame, running
 from numpy.testing import assert_allclose
 
-from digits.page.frames import Request
+from digits.page.requests import Request
 from handwritten_classifier import HandwrittenNumberClassification
 
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="there is no Chromium to draw in"
-)
 ARCHITECTURES = {
     "plain": ("6C5-MP3-8C5-10N", {}),
     "overlapping": ("5C3s2p1-MP3s2-6C3p1-16N-10N", {"label_smoothing": 0.1}),
@@ -47,28 +43,19 @@ def server(models, digits):
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory, server):
-    pytest.importorskip("selenium")
-    with browsing(tmp_path_factory.mktemp("browser")) as driver:
-        driver.set_script_timeout(20)
-        driver.get(f"http://{server[1]}/")
-        driver.execute_script(
-            "Object.defineProperty(navigator, 'clipboard', {value: "
-            "{writeText: async (text) => { window.copied = text; }}})"
-        )
-        yield driver
+def page(browser, server):
+    """Return the browser with the page, and with a clipboard that can be read."""
+    browser.get(f"http://{server[1]}/")
+    browser.execute_script(
+        "Object.defineProperty(navigator, 'clipboard', {value: "
+        "{writeText: async (text) => { window.copied = text; }}})"
+    )
+    return browser
 
 
-def read_frame(frames, **fields):
+def ask(frames, **fields):
     """Return header and arrays of a frame."""
-    content = frames.make(Request.read(fields, len(frames.models)))
-    (length,) = struct.unpack("<I", content[:4])
-    header, arrays = json.loads(content[4 : 4 + length]), {}
-    for name, at in header["arrays"].items():
-        count, start = math.prod(at["shape"]), 4 + length + at["offset"]
-        array = np.frombuffer(content, at["dtype"], count, start)
-        arrays[name] = array.reshape(at["shape"])
-    return header, arrays
+    return read_frame(frames.make(Request.read(fields, len(frames.models))))
 
 
 def open_link(browser, link):
@@ -229,12 +216,10 @@ BACK = {
 class TestArithmetic:
     @pytest.mark.parametrize("mode", ["forward", "back"])
     @pytest.mark.parametrize("kind", ARCHITECTURES)
-    def test_random_numbers_are_made_of_what_loops_find(
-        self, browser, server, kind, mode
-    ):
+    def test_random_numbers_are_made_of_what_loops_find(self, page, server, kind, mode):
         frames, number = server[0].frames, list(ARCHITECTURES).index(kind)
         asked = {"model": number, "image": "t7", "label": 3, "step": SETTINGS}
-        header, arrays = read_frame(frames, back=mode == "back", **asked)
+        header, arrays = ask(frames, back=mode == "back", **asked)
         prefix = "d." if mode == "back" else "step."
         rng = np.random.default_rng(number)
         link = f"net={header['model']['checksum']}&image=t7&label=3&mode={mode}"
@@ -246,8 +231,8 @@ class TestArithmetic:
             indices = rng.integers(array.size, size=2).tolist()
             indices += rng.choice(lively, 1).tolist() if lively.size else []
             for index in indices:
-                open_link(browser, f"{link}&at={name}:{index}")
-                _, terms, lines = read_panel(browser)
+                open_link(page, f"{link}&at={name}:{index}")
+                _, terms, lines = read_panel(page)
                 expected = find_operands(header, arrays, name, index)
                 operands = sorted(t[:2] if len(t) > 2 else t[:1] for t in terms)
                 assert_allclose(operands or 0, expected or 0, err_msg=f"{name}:{index}")
@@ -255,16 +240,14 @@ class TestArithmetic:
                 assert array[index] in np.asarray(result, array.dtype)
 
     @pytest.mark.parametrize("kind", ARCHITECTURES)
-    def test_a_sum_and_its_rounding_are_the_networks_number(
-        self, browser, server, kind
-    ):
+    def test_a_sum_and_its_rounding_are_the_networks_number(self, page, server, kind):
         frames, number = server[0].frames, list(ARCHITECTURES).index(kind)
-        header, arrays = read_frame(frames, model=number, image="t7", back=False)
+        header, arrays = ask(frames, model=number, image="t7", back=False)
         k = next(k for k, s in enumerate(header["steps"]) if s["kind"] == "scores")
         link = f"net={header['model']['checksum']}&image=t7"
         for index in (0, 9):
-            open_link(browser, f"{link}&at=step.{k}:{index}")
-            _, terms, lines = read_panel(browser)
+            open_link(page, f"{link}&at=step.{k}:{index}")
+            _, terms, lines = read_panel(page)
             lines = dict(lines)
             products = math.fsum(a * b for a, b, _ in terms)
             assert all(product == a * b for a, b, product in terms)
@@ -276,53 +259,53 @@ class TestArithmetic:
             rounding = lines.get("rounding", 0)
             assert_allclose(products + bias + rounding, shown, rtol=1e-12)
 
-    def test_softmax_and_loss_are_spelled_out(self, browser, server):
+    def test_softmax_and_loss_are_spelled_out(self, page, server):
         frames = server[0].frames
         for number, kind in enumerate(ARCHITECTURES):
-            header, arrays = read_frame(frames, model=number, image="t7", label=2)
+            header, arrays = ask(frames, model=number, image="t7", label=2)
             last = len(header["steps"]) - 1
             link = f"net={header['model']['checksum']}&image=t7&label=2"
-            open_link(browser, f"{link}&at=step.{last}:4")
-            _, terms, lines = read_panel(browser)
+            open_link(page, f"{link}&at=step.{last}:4")
+            _, terms, lines = read_panel(page)
             scores = arrays[f"step.{last - 1}"].astype(float)
             assert_allclose([t[1] for t in terms], np.exp(scores - scores.max()))
             quotient = np.exp(scores[4] - scores.max()) / sum(t[1] for t in terms)
             assert_allclose(dict(lines).get("quotient", lines[-1][1]), quotient)
             assert lines[-1][1] == arrays[f"step.{last}"][4]
-            open_link(browser, f"{link}&at=loss:0")
-            _, terms, lines = read_panel(browser)
+            open_link(page, f"{link}&at=loss:0")
+            _, terms, lines = read_panel(page)
             p, s = arrays[f"step.{last}"].astype(float), header["model"]["smoothing"]
             loss = -(1 - s) * np.log(p[2]) - s * np.log(p).mean()
             assert_allclose(dict(lines).get("loss", lines[-1][1]), loss, rtol=1e-6)
             assert lines[-1][1] == header["loss"], kind
 
-    def test_the_derivative_of_a_score_is_p_less_its_target(self, browser, server):
+    def test_the_derivative_of_a_score_is_p_less_its_target(self, page, server):
         for number in range(len(ARCHITECTURES)):
             asked = {"model": number, "image": "t7", "label": 2, "back": True}
-            header, arrays = read_frame(server[0].frames, **asked)
+            header, arrays = ask(server[0].frames, **asked)
             k, s = len(header["steps"]) - 2, header["model"]["smoothing"]
             link = f"net={header['model']['checksum']}&image=t7&label=2&mode=back"
             for n in (2, 5):
-                open_link(browser, f"{link}&at=d.{k}:{n}")
-                _, terms, lines = read_panel(browser)
+                open_link(page, f"{link}&at=d.{k}:{n}")
+                _, terms, lines = read_panel(page)
                 target = (1 - s) * (n == 2) + s / 10
                 assert_allclose(lines[0][1], target)
                 assert_allclose(terms[0][0] - target, arrays[f"d.{k}"][n], rtol=1e-5)
 
     @pytest.mark.parametrize("name", ["kernels.1", "biases.0", "W_dense", "B_dense"])
-    def test_a_step_of_sgd_is_spelled_out_row_by_row(self, browser, server, name):
+    def test_a_step_of_sgd_is_spelled_out_row_by_row(self, page, server, name):
         changes = [["step", "t7", 3, 0.02, 0.5, 0.0]]
         asked = {"model": 0, "image": "t7", "label": 3, "back": True}
         frames = server[0].frames
-        header, arrays = read_frame(frames, changes=changes, step=SETTINGS, **asked)
+        header, arrays = ask(frames, changes=changes, step=SETTINGS, **asked)
         index = int(np.abs(arrays[f"d.{name}"]).argmax())
         settings = "&".join(f"{key}={value}" for key, value in SETTINGS.items())
         link = (
             f"net={header['model']['checksum']}&image=t7&label=3&mode=back&{settings}"
         )
         link += f"&changes={json.dumps(changes)}&at=d.{name}:{index}"
-        open_link(browser, link)
-        lines = read_panel(browser)[2]
+        open_link(page, link)
+        lines = read_panel(page)[2]
         found = dict(lines)
         old, g = arrays[name].flat[index], arrays[f"d.{name}"].flat[index]
         velocity = arrays[f"velocity.{name}"].flat[index]
@@ -335,16 +318,16 @@ class TestArithmetic:
         assert lines[-1] == ("new", arrays[f"after.{name}"].flat[index])
         assert_allclose(float(old) + change, lines[-1][1], rtol=1e-5)
 
-    def test_what_is_hidden_is_asked_for(self, browser, server):
-        _, arrays = read_frame(server[0].frames, model=0, image="t7")
-        open_link(browser, "image=t7&at=step.1:500&quiz=1")
+    def test_what_is_hidden_is_asked_for(self, page, server):
+        _, arrays = ask(server[0].frames, model=0, image="t7")
+        open_link(page, "image=t7&at=step.1:500&quiz=1")
         foot = "return document.querySelector('#sum tfoot .result td').textContent"
-        assert browser.execute_script(foot) == "?"
-        browser.execute_script("document.getElementById('copy-text').click()")
-        copied = browser.execute_script("return copied")
+        assert page.execute_script(foot) == "?"
+        page.execute_script("document.getElementById('copy-text').click()")
+        copied = page.execute_script("return copied")
         shown = float(arrays["step.1"].flat[500])
         assert "= ?" in copied
         assert f"{shown:.6g}"[:6] not in copied
-        browser.find_element("id", "show-answer").click()
-        text = browser.execute_script(foot).replace(MINUS, "-")
+        page.find_element("id", "show-answer").click()
+        text = page.execute_script(foot).replace(MINUS, "-")
         assert np.float32(text) == arrays["step.1"].flat[500]

@@ -26,8 +26,8 @@ from PIL import Image
 
 import run
 from digits.mnist import DIGITS
-from digits.page.frames import decode_image
 from digits.page.limits import MOST_HELD, Refusal, Turns
+from digits.page.requests import decode_image
 from digits.page.server import listen
 from digits.pictures import name_digits, prepare_image
 from handwritten_classifier import HandwrittenNumberClassification

@@ -6,6 +6,12 @@ export const PARTS = {
   "mistakes-part": "mistakes", "step-part": "step", "loupes": "enlarged maps",
 };
 const MOST_CHANGES = 100;
+// Of a step: what is usual, and what is allowed.
+export const SETTINGS = {
+  lr: {usual: 0.01, fits: (value) => value > 0 && value <= 1000},
+  momentum: {usual: 0, fits: (value) => value >= 0 && value < 1},
+  weight_decay: {usual: 0, fits: (value) => value >= 0 && value <= 1},
+};
 
 // The text behind "#" for a state.
 export function toLink(state) {
@@ -20,7 +26,7 @@ export function toLink(state) {
   if (state.beside) set("beside", state.beside);
   set("without", state.without.join(" "));
   if (state.changes.length) set("changes", JSON.stringify(state.changes));
-  for (const [name, usual] of Object.entries({lr: 0.01, momentum: 0, weight_decay: 0}))
+  for (const [name, {usual}] of Object.entries(SETTINGS))
     if (state.step[name] !== usual) set(name, state.step[name]);
   return fields.toString();
 }
@@ -46,8 +52,8 @@ export function fromLink(text) {
   state.quiz = take("quiz", (v) => v === "1") === "1";
   state.beside = take("beside", (v) => /^[0-9a-f]{8}$/.test(v));
   state.without = take("without", (v) => v.split(" ").every((part) => part in PARTS), (v) => v.split(" ")) || [];
-  for (const name of ["lr", "momentum", "weight_decay"]) {
-    const value = take(name, (v) => v !== "" && Number.isFinite(Number(v)) && Number(v) >= 0, Number);
+  for (const [name, {fits}] of Object.entries(SETTINGS)) {
+    const value = take(name, (v) => v !== "" && fits(Number(v)), Number);
     if (value !== undefined) state.step[name] = value;
   }
   state.changes = take("changes", isChanges, JSON.parse) || [];

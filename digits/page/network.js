@@ -2,7 +2,7 @@
 // own; another canvas above it has the highlights, and lines join the rows.
 
 import {flat, place} from "./frame.js";
-import {nameOf, number, shortTitle} from "./panel.js";
+import {nameOf, number} from "./panel.js";
 import {cut, largestOf, layOut, only, paint, palette, sized} from "./tiles.js";
 
 const TALLEST = 200;    // pixels of all kernels of a layer; beyond, those of one map are shown
@@ -10,7 +10,7 @@ const ALL_MAPS = 420;   // pixels of all maps, to which the scale is chosen
 const SVG = "http://www.w3.org/2000/svg";
 
 export class Network {
-  // `handle` has `point(cell)`, `pin(cell)` and `key(event, cell)`.
+  // `handle` has `point(cell)`, `pin(cell)`, `enter(row)` and `key(event, row)`.
   constructor(root, handle) {
     Object.assign(this, {root, handle, rows: [], shown: null, frame: null});
     this.lines = document.createElementNS(SVG, "svg");
@@ -82,7 +82,7 @@ export class Network {
     canvas.addEventListener("pointerleave", () => this.handle.point(null));
     canvas.addEventListener("click", (event) => {
       const cell = cellAt(event);
-      if (cell) this.handle.pin(cell, made);
+      if (cell) this.handle.pin(cell);
     });
     canvas.addEventListener("focus", () => this.handle.enter(made));
     canvas.addEventListener("keydown", (event) => this.handle.key(event, made));
@@ -191,15 +191,15 @@ export class Network {
     const root = this.root.getBoundingClientRect();
     this.lines.setAttribute("width", this.root.clientWidth);
     this.lines.setAttribute("height", this.root.scrollHeight);
-    const middle = ({row, box}) => {
+    const sidesOf = ({row, box}) => {
       const at = row.canvas.getBoundingClientRect();
       return {left: at.left - root.left + box[0], right: at.left - root.left + box[2],
         top: at.top - root.top + box[1], bottom: at.top - root.top + box[3]};
     };
     if (!from) return this.lines.replaceChildren();
-    const start = middle(from), drawn = [];
+    const start = sidesOf(from), drawn = [];
     for (const place of boxes) {
-      const end = middle(place), above = end.top < start.top;
+      const end = sidesOf(place), above = end.top < start.top;
       for (const side of ["left", "right"]) {
         const line = document.createElementNS(SVG, "line");
         const ends = {x1: start[side], y1: above ? start.top : start.bottom, x2: end[side], y2: above ? end.bottom : end.top};
@@ -226,6 +226,8 @@ export class Network {
     return all.at(near(major + by, all.major), minor, r, c);
   }
 
+  // The map of a number of maps, or the one that a number of kernels belongs to.
+  mapOf({name, index}) { return cut(this.frame, name).of(index)[1]; }
   rowOf(name) { return this.rows.find((row) => row.name === name && !row.mask); }
 }
 
@@ -267,11 +269,10 @@ export function loupe(frame, cell, marked, colours, handle) {
   const ratio = window.devicePixelRatio || 1, style = getComputedStyle(document.documentElement);
   const pen = paint(canvas, layout, largestOf(tiles.data), colours, ratio);
   const winners = winnersIn(frame, cell.name, n);
-  pen.textAlign = "center";
   for (let row = 0; row < height; row++)
     for (let column = 0; column < width; column++) {
       const index = one.at(0, 0, row, column), [x, y] = [column * side, row * side];
-      if (tiles.data[index] < 0 && side >= 5) {  // The sign, which colour alone would not tell.
+      if (tiles.data[index] < 0) {  // The sign, which colour alone would not tell.
         pen.fillStyle = style.getPropertyValue("--sign");
         pen.fillRect(x + side / 4, y + side / 2 - 0.5, side / 2, 1);
       }
@@ -313,4 +314,3 @@ function winnersIn(frame, name, channel) {
   return won;
 }
 
-export {shortTitle};

@@ -2,7 +2,7 @@
 // The class computes on the server; a frame of all its numbers is shown here.
 
 import {holds, readFrame, valueOf} from "./frame.js";
-import {PARTS, fromLink, toLink} from "./lesson.js";
+import {PARTS, SETTINGS, fromLink, toLink} from "./lesson.js";
 import {Network, loupe} from "./network.js";
 import {Paper, pictureOf} from "./paper.js";
 import {asCSV, asText, explain, linesOf, mainSource, number, rowsOf, sourceOf, sourcesOf} from "./panel.js";
@@ -17,9 +17,9 @@ const state = {
   label: null, mode: "forward", quiz: false, without: [],
   changes: [], undone: [],                 // of the parameters
   cell: null, pointed: null,               // the number that is kept, and the one pointed at
-  step: {lr: 0.01, momentum: 0, weight_decay: 0},
+  step: Object.fromEntries(Object.entries(SETTINGS).map(([name, {usual}]) => [name, usual])),
 };
-let frame = null;
+let frame = null;  // the last one; its parameters serve the next, too
 
 // ---------------------------------------------------------------- Requests
 
@@ -81,7 +81,11 @@ const tracer = new Asker(async () => {
 
 // ---------------------------------------------------------------- The paper and its reading
 
-const paper = new Paper(get("paper"), changed, () => Number(get("width").value));
+const paper = new Paper(get("paper"), {
+  changed,
+  ended() { if (reader.stale) reader.start(); },  // A complete stroke waits for no reading.
+  width: () => Number(get("width").value),
+});
 
 function changed() {
   get("undo").disabled = !paper.canUndo;
@@ -91,8 +95,7 @@ function changed() {
     setImage(paper.code);
     showBoxes([], []);
     get("found").replaceChildren();
-  } else if (paper.drawing === null) reader.start();  // A complete stroke waits for nothing.
-  else reader.request();
+  } else reader.request();
 }
 
 function setImage(code) {
@@ -186,7 +189,6 @@ const network = new Network(get("network"), {
 const cellOf = (cell, row) => cell && cell.name === row.name;
 
 function showNothing() {
-  frame = null;
   get("pipeline").hidden = true;
   get("beside-answer").textContent = "";
   get("warning").textContent = notes.join("; ");
@@ -195,6 +197,7 @@ function showNothing() {
 
 function showTrace(result) {
   if (state.image === null) return;
+  showUndo();
   if (!result?.frame) {
     get("warning").textContent = [...notes, result?.message].filter(Boolean).join("; ");
     return;
@@ -210,7 +213,8 @@ function showTrace(result) {
   get("pipeline").hidden = false;
   get("label").value = state.label === null ? "" : state.label;
   get("label").options[0].textContent = `${frame.true_label ?? frame.predicted} (${frame.true_label === null ? "as read" : "true"})`;
-  showChanges();
+  get("checked").textContent = "";  // It was of another frame.
+  showDrop();
   network.show(frame, state.mode);
   for (const key of ["cell", "pointed"]) if (state[key] && !holds(frame, state[key])) state[key] = null;
   showPanel();
@@ -263,20 +267,16 @@ function keep(cell) {
 }
 
 // Of many kernels, those of the chosen map are shown.
-function chooseKernels({name, index}) {
-  let changed = false;
-  for (const row of network.rows) {
-    if (!row.kernels) continue;
-    const map = row.name === name ? null : row.user === name ? network.rowOf(name).layout.of(index)[1] : null;
-    if (map !== null && row.chosen !== map) { row.chosen = map; changed = true; }
-  }
-  if (changed) network.draw();
+function chooseKernels(cell) {
+  const rows = network.rows.filter((row) => row.kernels && [row.name, row.user].includes(cell.name));
+  for (const row of rows) row.chosen = network.mapOf(cell);
+  if (rows.length) network.draw();
 }
 
 const hidden = () => state.quiz && !answered;
 
 function showPanel() {
-  if (!frame) return;
+  if (!frame || state.image === null) return;
   const cell = state.pointed || state.cell;
   const same = told && cell && told.cell.name === cell.name && told.cell.index === cell.index;
   if (!same) { opened = null; answered = false; get("checked").textContent = ""; }
@@ -298,7 +298,7 @@ function showPanel() {
   const parameter = /^(d\.)?(kernels|biases|[WB]_dense)/.test(cell.name) ? cell.name.replace(/^d\./, "") : null;
   get("edit").hidden = !parameter;
   if (parameter && document.activeElement !== get("edit-value"))
-    get("edit-value").value = valueOf(frame, {name: parameter, index: cell.index});
+    get("edit-value").value = hidden() ? "" : valueOf(frame, {name: parameter, index: cell.index});
   get("check").hidden = !/^d\.(0$|kernels|biases|[WB]_dense)/.test(cell.name);
   get("show-answer").hidden = !hidden();
 }
@@ -401,13 +401,18 @@ function change(entry) {
   tracer.request();
 }
 
-function showChanges() {
-  const {changes, undone, step} = state, info = frame.step;
-  get("changes").textContent = changes.length ? `${changes.length} ${changes.length === 1 ? "change" : "changes"} since training. ` : "";
+function showUndo() {
+  const {changes, undone} = state;
+  get("changes-part").hidden = !changes.length && !undone.length;
+  get("changes").textContent = `${changes.length} ${changes.length === 1 ? "change" : "changes"} since training. `;
   get("undo-change").disabled = get("undo-all").disabled = !changes.length;
   get("redo-change").disabled = !undone.length;
+}
+
+function showDrop() {
+  const {step: info} = frame;
   if (!info || info.message) get("drop").textContent = info?.message || "";
-  else get("drop").textContent = `On this image, of class ${frame.label}: the loss is ${number(frame.loss, frame)}. One step at rate ${step.lr} ` +
+  else get("drop").textContent = `On this image, of class ${frame.label}: the loss is ${number(frame.loss, frame)}. One step at rate ${info.lr} ` +
     `should lower it by ${Number(info.predicted_drop.toPrecision(6))}, by its gradients; ` +
     `measured, it falls by ${Number(info.measured_drop.toPrecision(6))} to ${number(info.loss_after, frame)}.`;
 }
@@ -433,7 +438,7 @@ async function openLink() {
   Object.assign(state, {mode: link.mode, quiz: link.quiz, without: link.without, changes: link.changes, undone: []});
   Object.assign(state.step, link.step);
   state.cell = link.cell || null;
-  for (const name of ["lr", "momentum", "weight_decay"]) get(name).value = state.step[name];
+  for (const name of Object.keys(SETTINGS)) get(name).value = state.step[name];
   showModels();
   showMode();
   showParts();
@@ -443,7 +448,7 @@ async function openLink() {
     notes.push(`the link's number, ${link.cell.name}:${link.cell.index}, is not in this network`);
     get("warning").textContent = notes.join("; ");
   }
-  dispatchEvent(new Event("opened"));
+  dispatchEvent(new Event("opened"));  // For who waits for it.
 }
 
 // Lay an image of the network on the paper by its code.
@@ -557,7 +562,7 @@ for (const button of get("pad").children)
     if (row) keyOn({key: button.dataset.key, preventDefault() {}}, row);
   });
 
-on("show-answer", "click", () => { answered = true; showPanel(); get("panel-title").focus?.(); });
+on("show-answer", "click", () => { answered = true; showPanel(); get("sum").focus(); });
 on("check", "click", async () => {
   const {name, index} = told.cell;
   get("checked").textContent = "…";
@@ -590,15 +595,14 @@ on("edit", "submit", (event) => {
 });
 on("step", "submit", (event) => {
   event.preventDefault();
-  if (takeSettings()) change(["step", state.image, frame.label, state.step.lr, state.step.momentum, state.step.weight_decay]);
+  if (takeSettings()) change(["step", frame.image, frame.label, state.step.lr, state.step.momentum, state.step.weight_decay]);
 });
-for (const name of ["lr", "momentum", "weight_decay"]) on(name, "change", () => { if (takeSettings()) tracer.request(); });
+for (const name of Object.keys(SETTINGS)) on(name, "change", () => { if (takeSettings()) tracer.request(); });
 function takeSettings() {
   const step = {};
-  for (const name of ["lr", "momentum", "weight_decay"]) {
+  for (const [name, {fits}] of Object.entries(SETTINGS)) {
     const text = get(name).value.trim().replace(",", "."), value = Number(text);
-    const fits = text !== "" && Number.isFinite(value) && value >= 0 && (name !== "lr" || value > 0) && (name === "lr" || value <= (name === "momentum" ? 0.999999 : 1));
-    if (!fits) {
+    if (text === "" || !fits(value)) {
       get("drop").textContent = `${name.replace("_", " ")} cannot be ${get(name).value || "empty"}`;
       return false;
     }
@@ -655,7 +659,7 @@ document.addEventListener("keydown", (event) => {
   else return;
   event.preventDefault();
 });
-const redraw = () => { network.colours = network.plan = null; if (frame) { network.show(frame, state.mode); showPanel(); } };
+const redraw = () => { network.colours = network.plan = null; if (frame && state.image !== null) { network.show(frame, state.mode); showPanel(); } };
 addEventListener("resize", redraw);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 addEventListener("hashchange", openLink);  // Not by replaceState.

@@ -36,7 +36,7 @@ export function nameOf(frame, {name, index}) {
   return `kernel of ${token}, filter ${filter}, channel ${channel}, row ${row}, column ${column}`;
 }
 
-export function shortTitle(step) {
+function shortTitle(step) {
   if (step.kind === "image") return "image";
   return step.kind === "ReLU" ? `ReLU of ${step.token}` : step.token;
 }
@@ -419,16 +419,13 @@ export function rowsOf(frame, told, opened = null, all = false) {
     const open = all || groups.size === 1 || (opened === null ? group === widest : group === opened);
     if (groups.size > 1) rows.push({kind: "group", label: group, count: terms.length, value: total(terms), open});
     if (!open) continue;
-    let listed = terms;
+    let listed = terms, rest = [];
     if (!all && terms.length > LISTED) {
       const bySize = [...terms].sort((a, b) => Math.abs(worth(frame, b)) - Math.abs(worth(frame, a)));
-      listed = bySize.slice(0, LARGEST);
-      const rest = bySize.slice(LARGEST);
-      rows.push({kind: "rest", label: `the other ${rest.length}`, value: total(rest)});
-      rows.push(...listed.map((term) => termRow(frame, term)));
-      continue;
+      [listed, rest] = [bySize.slice(0, LARGEST), bySize.slice(LARGEST)];
     }
     rows.push(...listed.map((term) => termRow(frame, term)));
+    if (rest.length) rows.push({kind: "rest", label: `the other ${rest.length}`, value: total(rest)});
   }
   return rows;
 }
@@ -436,8 +433,7 @@ export function rowsOf(frame, told, opened = null, all = false) {
 function termRow(frame, term) {
   return {
     kind: "term", label: term.label, a: valueOf(frame, term.a), b: term.b && valueOf(frame, term.b),
-    value: worth(frame, term), note: term.note || "", marked: term.won || term.own || false, ref: term.a,
-    refB: term.b,
+    value: worth(frame, term), note: term.note || "", marked: term.won || term.own || false,
   };
 }
 

@@ -4,9 +4,10 @@ const EMPTY = {strokes: [], picture: null, file: null, code: null};
 const MOVES = {ArrowLeft: [-10, 0], ArrowRight: [10, 0], ArrowUp: [0, -10], ArrowDown: [0, 10]};
 
 export class Paper {
-  // `changed` is called after every change; `width` returns the width of the pen in pixels.
-  constructor(canvas, changed, width) {
-    Object.assign(this, {canvas, changed, width, states: [EMPTY], now: 0});
+  // `changed` is called after every change, and `ended` after a stroke; `width` returns the
+  // width of the pen in pixels.
+  constructor(canvas, {changed, ended, width}) {
+    Object.assign(this, {canvas, changed, ended, width, states: [EMPTY], now: 0});
     this.pen = canvas.getContext("2d", {willReadFrequently: true});  // At every stroke.
     this.drawing = null;  // id of the pointer that draws
     this.at = [140, 60];  // the keyboard's pen
@@ -122,7 +123,7 @@ export class Paper {
       canvas.addEventListener(end, (event) => {
         if (event.pointerId !== this.drawing) return;
         this.drawing = null;
-        this.changed();  // The complete stroke waits for no reading.
+        this.ended();
       });
     canvas.addEventListener("keydown", (event) => this.key(event));
   }

@@ -30,7 +30,7 @@ import numpy as np
 from aiohttp import web
 
 from digits.decoder import FINEST_PICTURE, decode_picture, stop_decoding
-from digits.page.frames import Frames, Request, describe_reading, encode_image
+from digits.page.frames import Frames, describe_reading
 from digits.page.limits import (
     LAST_ANSWERS,
     Connection,
@@ -40,6 +40,7 @@ from digits.page.limits import (
     refuse,
     reply,
 )
+from digits.page.requests import Request, encode_image
 from digits.pictures import find_digits, name_digits
 from handwritten_classifier import HandwrittenNumberClassification
 
@@ -126,11 +127,7 @@ class DrawingServer:
 
     def read_drawing(self, image: np.ndarray, model: int = 0, *choice: Any) -> bytes:
         """Return what a model makes of a picture, as JSON."""
-        if model >= len(self.frames.models):
-            raise Refusal(400, f"model must be in 0..{len(self.frames.models) - 1}")
-        return json.dumps(
-            read_drawing(self.frames.models[model], image, *choice)
-        ).encode()
+        return as_json(read_drawing(self.frames.models[model], image, *choice))
 
     def run(self, listener: socket.socket, address: str | None = None) -> None:
         """Serve until Ctrl-C, which raises KeyboardInterrupt; as `serve` does."""
@@ -258,7 +255,7 @@ class DrawingServer:
     async def read(self, request: web.Request) -> web.Response:
         """Read the picture in a request."""
         asked = READING.fullmatch(request.query_string)
-        if not asked:
+        if not asked or int(asked["model"] or 0) >= len(self.frames.models):
             raise Refusal(404, "there is no such page")
         if request.content_length is None:
             raise Refusal(411, "Content-Length must be the size of the picture")

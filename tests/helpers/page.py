@@ -1,8 +1,11 @@
 """The page to draw on as a person has it: the program that serves it, and a browser."""
 
 import asyncio
+import json
+import math
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import threading
@@ -58,6 +61,18 @@ def running(
             with suppress(RuntimeError):  # It may have ended already.
                 task.get_loop().call_soon_threadsafe(task.cancel)
             thread.join()
+
+
+def read_frame(content: bytes) -> tuple[dict, dict[str, np.ndarray]]:
+    """Return header and arrays of a frame."""
+    (length,) = struct.unpack("<I", content[:4])
+    header, arrays = json.loads(content[4 : 4 + length]), {}
+    for name, at in header["arrays"].items():
+        start = 4 + length + at["offset"]
+        assert start % 8 == 0, name
+        array = np.frombuffer(content, at["dtype"], math.prod(at["shape"]), start)
+        arrays[name] = array.reshape(at["shape"])
+    return header, arrays
 
 
 @contextmanager

@@ -317,13 +317,15 @@ WATCH_STROKES = """
       ends[what] = null;
       requestAnimationFrame((now) => taken[what].push(now - start));
     };
-    document.getElementById("paper").addEventListener("pointerup", (event) => {
-      ends.answer = ends.numbers = event.timeStamp;
-    });
-    new MutationObserver(() => {
+    const look = () => {
       if (answer.dataset.reading === "false") note("answer");
       if (answer.getAttribute("aria-busy") === "false") note("numbers");
-    }).observe(answer, {attributes: true});
+    };
+    document.getElementById("paper").addEventListener("pointerup", (event) => {
+      ends.answer = ends.numbers = event.timeStamp;
+      look();  // The last reading may have been there before.
+    });
+    new MutationObserver(look).observe(answer, {attributes: true});
 """
 # Points at another number in each picture; how many pictures are there a second?
 POINT = """
