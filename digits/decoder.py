@@ -140,14 +140,16 @@ class Decoder:
             if self._process is None or self._process.poll() is not None:
                 self.close()
                 self._start()
+            process = self._process
             try:
                 if not self._is_ready:
-                    self._wait_until_ready(self._process)
-                report, pixels = _exchange(self._process, content)
+                    self._wait_until_ready(process)
+                report, pixels = _exchange(process, content)
             except BaseException:  # Such as Ctrl-C: the answer is still to come.
                 self.close()
                 raise
-            if "limit" in report:
+            # If another thread has ended it, nothing more is to be decoded for now.
+            if "limit" in report and self._process is process:
                 self.close()
                 self._start()  # Now, so that the next picture need not wait for it.
             return report, pixels

@@ -179,6 +179,18 @@ class TestProcess:
                 assert_array_equal(image, np.full((10 + shade, 10), shade))
 
     @linux
+    @linux
+    def test_stopped_by_another_thread_it_is_not_started_again(self, picture):
+        path, levels = picture
+        decode_picture(path.read_bytes())
+        with ThreadPoolExecutor(1) as threads:
+            pending = threads.submit(decode_picture, bombs.progressive_jpeg())
+            time.sleep(0.2)
+            digits.decoder.stop_decoding()
+            assert "ends the decoder" in str(pending.exception())
+        assert find_decoders(os.getpid()) == []
+        assert_array_equal(decode_picture(path.read_bytes()), levels)
+
     def test_it_is_kept_and_replaced_when_it_was_ended(self, picture):
         path, levels = picture
         read_image(path)

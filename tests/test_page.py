@@ -547,6 +547,29 @@ def test_if_too_many_wait_the_one_with_the_most_work_is_refused(monkeypatch):
     assert outcomes == {9: 503, 7: 503, 2: "read", 3: "read", 5: "read"}
 
 
+def test_who_waits_at_the_end_is_refused_and_no_turn_is_given():
+    outcomes = []
+
+    async def work(turns):
+        try:
+            async with turns.take(1):
+                outcomes.append("read")
+        except Refusal as refusal:
+            outcomes.append(str(refusal))
+
+    async def crowd():
+        turns = Turns()
+        async with turns.take(0):
+            waiting = asyncio.ensure_future(work(turns))
+            await asyncio.sleep(0)
+            turns.close()
+            await waiting
+        await work(turns)
+
+    asyncio.run(crowd())
+    assert outcomes == ["the program ends"] * 2
+
+
 def test_a_port_in_use_is_named(model_path, capsys):
     command = ["draw", "--no-browser", "--model", str(model_path)]
     with listen(0) as listener:

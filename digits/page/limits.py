@@ -185,7 +185,7 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self.taken = False
+        self.taken = self.closed = False
         self.waiting: list[tuple[int, int, asyncio.Future]] = []
         self.numbers = itertools.count()
 
@@ -198,7 +198,8 @@ class Turns:
         self.refuse_most_work()
         try:
             if not await turn:
-                raise Refusal(503, "too many pictures wait to be read")
+                crowded = "too many pictures wait to be read"
+                raise Refusal(503, "the program ends" if self.closed else crowded)
             yield
         finally:
             if turn.done() and not turn.cancelled() and turn.result():
@@ -208,11 +209,16 @@ class Turns:
 
     def give(self) -> None:
         """Give the lock, if it is free, to the next who still waits."""
-        while self.waiting and not self.taken:
+        while self.waiting and (self.closed or not self.taken):
             *_, turn = heappop(self.waiting)
             if not turn.done():
-                turn.set_result(True)
-                self.taken = True
+                turn.set_result(not self.closed)
+                self.taken = not self.closed
+
+    def close(self) -> None:
+        """Refuse all who wait, and all who come."""
+        self.closed = True
+        self.give()
 
     def refuse_most_work(self) -> None:
         """If too many wait, refuse the one with the most work."""

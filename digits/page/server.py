@@ -158,6 +158,7 @@ class DrawingServer:
                 await asyncio.sleep(0.2)
         finally:
             accepting.close()
+            self.turns.close()
             stop_decoding()
             await runner.cleanup()
             for threads in (self.decoder, self.reader, self.surveyor):
