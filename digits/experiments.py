@@ -6,27 +6,24 @@ import copy
 import math
 import multiprocessing
 import os
+import queue
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    CancelledError,
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-    wait,
-)
+from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from multiprocessing.managers import SyncManager
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from digits.mnist import Split
-from handwritten_classifier import HandwrittenNumberClassification
+from handwritten_classifier import (
+    HandwrittenNumberClassification,
+    holding_back_interrupts,
+)
 
 Model = HandwrittenNumberClassification
 Row = dict[str, Any]
@@ -265,16 +262,24 @@ class _Place(NamedTuple):
 
 
 def _follow(futures, reports, clock):
-    """Yield the futures as they are done, and show the reports of the others."""
-    pending = set(futures)
-    while pending:
-        done, pending = wait(pending, 0.3, FIRST_COMPLETED)
-        running = {futures[future] for future in pending}
+    """Yield the futures as they are done, and show the reports of the others.
+
+    Unlike `concurrent.futures.wait`, a queue holds no locks of the futures, which
+    would stay locked for ever where Ctrl-C came between them.
+    """
+    running, done = set(futures.values()), queue.SimpleQueue()
+    with holding_back_interrupts():
+        for future in futures:
+            future.add_done_callback(done.put)
+    while running:
+        with suppress(queue.Empty):
+            future = done.get(timeout=0.3)
+            running.remove(futures[future])
+            yield future
         for _ in range(reports.qsize()):
             name, share = reports.get()
             if name in running:
                 clock.show(name, share)
-        yield from done
 
 
 @contextmanager

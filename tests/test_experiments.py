@@ -2,10 +2,12 @@
 
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -134,6 +136,22 @@ class TestSideBySide:
         assert {row["threads"] for row in found} == {threads}
         alone = run_trials({"one": models["0"]}, watched, jobs=2)
         assert [row["process"] for _, row in alone] == [os.getpid()]
+
+    def test_ctrl_c_while_it_waits_leaves_no_future_locked(self):
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        futures = sorted((Future() for _ in range(5)), key=id)
+        locked = {"acquire": interrupt, "__enter__": interrupt}
+        locked["__exit__"] = lambda *_: None
+        futures[3]._condition = type("Locked", (), locked)()
+        names = {future: str(number) for number, future in enumerate(futures)}
+        with pytest.raises(KeyboardInterrupt):
+            list(experiments._follow(names, queue.SimpleQueue(), None))
+        with ThreadPoolExecutor(1) as thread:  # Whose locks are others.
+            free = [f._condition.acquire for f in (*futures[:3], futures[4])]
+            taken = thread.map(lambda acquire: acquire(blocking=False), free)
+            assert list(taken) == [True] * 4
 
     @posix
     def test_ctrl_c_ends_all_and_keeps_what_is_finished(self, environment, tmp_path):
