@@ -225,7 +225,7 @@ class HandwrittenNumberClassification:
 
     # ---------------------------------------------------------------- The notation
 
-    _MOST = 100_000_000  # weights, or numbers in maps and patches for one image
+    MOST = 100_000_000  # weights, or numbers in maps and patches for one image
     _MOST_LAYERS = 200
     _TOKEN = re.compile(
         r"(?P<filters>[1-9]\d{0,5})C(?P<kernel>[1-9]\d{0,5})"
@@ -263,8 +263,8 @@ class HandwrittenNumberClassification:
             if 0 < layer.window[0] <= layer.padding:
                 required = "pad by less than a window, which would see only zeros"
                 raise _wrong("architecture", required, got)
-            if max(sum(la.parameters for la in layers), numbers) > cls._MOST:
-                required = f"need at most {cls._MOST:,} weights or numbers an image"
+            if max(sum(la.parameters for la in layers), numbers) > cls.MOST:
+                required = f"need at most {cls.MOST:,} weights or numbers an image"
                 raise _wrong("architecture", required, f"more with {got}")
         return layers
 
@@ -1268,7 +1268,7 @@ class HandwrittenNumberClassification:
     def _read(self, images, answer):
         """Return what `answer` makes of each batch's probabilities and its place."""
         numbers = sum(layer.numbers for layer in self.layers)
-        size = max(1, min(self._AT_ONCE, self._MOST // numbers))
+        size = max(1, min(self._AT_ONCE, self.MOST // numbers))
         parts = [slice(at, at + size) for at in range(0, len(images), size)]
 
         def _answer(part):
@@ -1287,8 +1287,8 @@ class HandwrittenNumberClassification:
         """Return a batch as floats 0..1, the batch innermost; what is read, or all."""
         self._work.taken = 0
         numbers = len(images) * sum(layer.numbers for layer in self.layers)
-        if numbers > 20 * self._MOST:
-            required, got = f"need at most {20 * self._MOST:,} numbers", f"{numbers:,}"
+        if numbers > 20 * self.MOST:
+            required, got = f"need at most {20 * self.MOST:,} numbers", f"{numbers:,}"
             raise _wrong("a batch of images", required, got)
         height, width = images.shape[1:3] if whole else self._read_size
         batch = self._tensor((len(images), height, width, images.shape[3]), self.dtype)

@@ -591,7 +591,7 @@ def draw(args: argparse.Namespace) -> int:
     models.setdefault(beside, load_model(beside))
     with listen(args.port) as listener:
         data = load_data(args.data, download=False)
-        server = DrawingServer(models, data.test_images, data.test_labels)
+        server = DrawingServer(models, *data[-2:], split_training(data), OWN_MODEL)
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
         print(f"Draw a digit at {address}; Ctrl-C ends this.", flush=True)
         server.run(listener, None if args.no_browser else address)

@@ -11,12 +11,9 @@ import copy
 import json
 import math
 import struct
-import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,7 +28,10 @@ from digits.page.tracing import (
     preview,
     take_step,
     trace,
+    unwarned,
 )
+from digits.page.training import Trainer
+from digits.page.watching import Snapshot
 from digits.pictures import name_digits
 
 LARGEST_FRAME = 100_000_000  # bytes
@@ -39,12 +39,13 @@ MOST_MISTAKES = 200  # that are listed
 MOST_COPIES = 4  # of models, changed or not, that are kept
 
 
-@contextmanager
-def _unwarned() -> Iterator[None]:
-    """Keep quiet about images and trainings that somebody tries on a page."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+class Source(NamedTuple):
+    """A network before any change: of a file, or as it was after a training's step."""
+
+    model: Model
+    snapshot: Snapshot | None  # of what is not the model's
+    key: int | str  # of no other
+    told: dict[str, Any]  # what the page says of it
 
 
 class Frames:
@@ -56,15 +57,21 @@ class Frames:
         Of a path, the file and its folder are shown.
     images, labels : arrays of shape (n, H, W) and (n,)
         The test images that the page can show.
+    trainer : Trainer, optional
+        Whose snapshots can be shown, too.
     """
 
     def __init__(
-        self, models: dict[str | Path, Model], images: np.ndarray, labels: np.ndarray
+        self,
+        models: dict[str | Path, Model],
+        images: np.ndarray,
+        labels: np.ndarray,
+        trainer: Trainer | None = None,
     ) -> None:
         self.names = ["/".join(Path(path).parts[-2:]) for path in models]
         self.models = list(models.values())
-        self.images, self.labels = images, labels
-        self.checksums = [checksum(model) for model in self.models]
+        self.images, self.labels, self.trainer = images, labels, trainer
+        self.checksums = [checksum(model.parameters) for model in self.models]
         self.copies: dict[tuple, Model] = {}
 
     def describe(self) -> dict[str, Any]:
@@ -75,38 +82,62 @@ class Frames:
             "tests": len(self.images),
             "input": list(map(int, first.input_shape)),
             "classes": len(first.B_dense),
+            "trains": self.trainer is not None,
         }
 
     def describe_model(self, number: int) -> dict[str, Any]:
         """Return what the page says of a model, as it was trained."""
-        model = self.models[number]
-        return {
-            "name": self.names[number],
-            "architecture": model.architecture,
-            "checksum": self.checksums[number],
-            "parameters": sum(p.size for p in model.parameters.values()),
-            "dtype": np.dtype(model.dtype).name,
-            "smoothing": float(model.label_smoothing),
-        }
+        of_file = {"name": self.names[number], "checksum": self.checksums[number]}
+        return of_file | describe_network(self.models[number])
+
+    def find_source(self, number: int, at: tuple | None = None) -> Source:
+        """Return the model of a number, or the network `at` (run, step) in training."""
+        if at is None:
+            return Source(
+                self.models[number], None, number, self.describe_model(number)
+            )
+        if self.trainer is None:
+            raise ValueError("snapshot must be of a training; got one without any")
+        snapshot, template = self.trainer.find(*at)
+        name = f"in training, after step {snapshot.step:,}"
+        told = {"name": name, "step": snapshot.step, "run": at[0]}
+        told |= {"checksum": checksum(snapshot.parameters)}
+        told |= describe_network(template)
+        return Source(template, snapshot, f"snapshot {snapshot.number}", told)
+
+    def add(self, path: str | Path, model: Model) -> int:
+        """Take up a model, or another one of the same name; return its number."""
+        name = "/".join(Path(path).parts[-2:])
+        if name not in self.names:
+            self.names.append(name)
+            self.models.append(model)
+            self.checksums.append("")
+        number = self.names.index(name)
+        self.models[number] = model
+        self.checksums[number] = checksum(model.parameters)
+        self.copies.clear()
+        return number
 
     def find_image(self, code: Any, model: Model) -> np.ndarray:
         """Return the image of a code as a model takes it: a batch of one, floats."""
         image = decode_image(code, tuple(model.input_shape), self.images)
         return image.astype(model.dtype) / (255 if image.dtype == np.uint8 else 1)
 
-    def find_model(self, request: Request) -> Model:
-        """Return a copy of a model with the changes that a request has made.
+    def find_model(self, source: Source, changes: tuple = ()) -> Model:
+        """Return a copy of a network with the changes that a request has made.
 
         Its momentum begins at zero, so that the same changes lead to the same bits,
         wherever they are made.
         """
-        key = request.model, request.changes
+        key = source.key, changes
         if key in self.copies:
             return self.copies[key]
-        model = copy.deepcopy(self.models[request.model])
+        model = copy.deepcopy(source.model)
+        if source.snapshot:
+            source.snapshot.lay_into(model)
         for velocity in model.velocity.values():
             velocity[...] = 0
-        for kind, *change in request.changes:
+        for kind, *change in changes:
             if kind == "edit":
                 edit(model, *change)
             else:
@@ -117,7 +148,9 @@ class Frames:
         self.copies[key] = model
         return model
 
-    def find_label(self, request: Request, read: int) -> tuple[int, int | None]:
+    def find_label(
+        self, request: Request, read: int, classes: int
+    ) -> tuple[int, int | None]:
         """Return the class to derive for, and the true one of a test image.
 
         It is the one that is asked for, else the true one, else the one that is `read`.
@@ -127,10 +160,9 @@ class Frames:
             true_label = int(self.labels[int(request.image[1:])])
         usual = read if true_label is None else true_label
         label = usual if request.label is None else request.label
-        most = len(self.models[request.model].B_dense) - 1
-        return check_integer("label", label, most), true_label
+        return check_integer("label", label, classes - 1), true_label
 
-    @_unwarned()
+    @unwarned()
     def make(self, request: Request) -> bytes:
         """Return a frame.
 
@@ -139,19 +171,20 @@ class Frames:
         ValueError, FloatingPointError
             In words for the page.
         """
-        model = self.find_model(request)
-        _check_size(model)
+        source = self.find_source(request.model, request.snapshot)
+        _check_size(source.model)
+        model = self.find_model(source, request.changes)
         image = self.find_image(request.image, model)
         seen = trace(model, image)
         if not all(np.isfinite(array).all() for array in seen.forward):
             raise ValueError("the changes must keep numbers finite; got others")
         probabilities = seen.forward[-1][np.newaxis]
         read = int(probabilities.argmax())
-        label, true_label = self.find_label(request, read)
+        label, true_label = self.find_label(request, read, len(model.B_dense))
         loss = model.compute_loss(probabilities, np.array([label]))
         arrays = {f"step.{k}": array for k, array in enumerate(seen.forward)}
         arrays |= find_winners(seen)
-        version, step = checksum(model), None
+        version, step = checksum(model.parameters), None
         if request.have != version:
             arrays |= model.parameters
         if request.back:
@@ -160,7 +193,7 @@ class Frames:
             step, of_step = preview(model, image, label, request.step, loss, arrays)
             arrays |= of_step
         header = {
-            "model": self.describe_model(request.model),
+            "model": source.told,
             "version": version,
             "image": request.image,
             "label": label,
@@ -173,7 +206,7 @@ class Frames:
         }
         return pack(header, arrays)
 
-    @_unwarned()
+    @unwarned()
     def check(self, request: Request, cell: Any) -> dict[str, Any]:
         """Nudge a pixel or a weight in float64, and measure the slope of the loss.
 
@@ -187,10 +220,12 @@ class Frames:
             The class's derivative and the central difference, both losses, and the
             steps in which a ReLU or a maximum switches: there the loss has a kink.
         """
-        model = self.find_model(request)
+        source = self.find_source(request.model, request.snapshot)
+        model = self.find_model(source, request.changes)
         image = self.find_image(request.image, model)
         seen = trace(model, image)
-        label, _ = self.find_label(request, int(seen.forward[-1].argmax()))
+        read = int(seen.forward[-1].argmax())
+        label, _ = self.find_label(request, read, len(model.B_dense))
         if not (isinstance(cell, list) and len(cell) == 2):
             raise ValueError(f"cell must be [name, index]; got {cell!r:.40}")
         name, index = cell
@@ -233,10 +268,20 @@ class Frames:
         }
 
 
-def checksum(model: Model) -> str:
-    """Return 8 hexadecimal digits of a model's parameters."""
+def describe_network(model: Model) -> dict[str, Any]:
+    """Return what the page says of a network, whatever it has learned."""
+    return {
+        "architecture": model.architecture,
+        "parameters": sum(p.size for p in model.parameters.values()),
+        "dtype": np.dtype(model.dtype).name,
+        "smoothing": float(model.label_smoothing),
+    }
+
+
+def checksum(parameters: dict[str, np.ndarray]) -> str:
+    """Return 8 hexadecimal digits of a network's parameters."""
     found = 0
-    for parameter in model.parameters.values():
+    for parameter in parameters.values():
         found = zlib.crc32(np.ascontiguousarray(parameter).view(np.uint8), found)
     return f"{found:08x}"
 

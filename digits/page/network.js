@@ -15,6 +15,14 @@ export class Network {
     Object.assign(this, {root, handle, rows: [], shown: null, frame: null});
     this.lines = document.createElementNS(SVG, "svg");
     this.lines.setAttribute("aria-hidden", "true");
+    // Rows that nobody sees are painted when they come into view.
+    this.seen = new IntersectionObserver((entries) => {
+      for (const {target, isIntersecting} of entries) {
+        const row = this.rows.find(({figure}) => figure === target);
+        if (row) row.visible = isIntersecting;
+        if (row?.waits && isIntersecting) this.paintRow(row);
+      }
+    }, {rootMargin: "100px"});
   }
 
   // Show a frame, "forward" or "back"; rows are built anew only for another network or width.
@@ -53,7 +61,9 @@ export class Network {
       sum + layOut(cut(frame, name), scale, this.width).heightAll, 0);
     this.scale = [4, 3].find((scale) => heightOf(scale) <= ALL_MAPS) || 2;
     const focused = this.rows.findIndex(({canvas}) => canvas === document.activeElement);
+    this.seen.disconnect();
     this.rows = list.map((row) => this.makeRow(row));
+    for (const {figure} of this.rows) this.seen.observe(figure);
     this.root.replaceChildren(...this.rows.map(({figure}) => figure), this.lines);
     this.rows[focused]?.canvas.focus();
   }
@@ -69,7 +79,7 @@ export class Network {
     over.setAttribute("aria-hidden", "true");
     stack.append(canvas, over);
     figure.append(caption, stack);
-    const made = {...row, figure, caption, canvas, over, cell: null};
+    const made = {...row, figure, caption, canvas, over, cell: null, visible: true, waits: false};
     const cellAt = (event) => {
       const box = canvas.getBoundingClientRect();
       const index = made.layout.indexAt(event.clientX - box.left, event.clientY - box.top);
@@ -111,23 +121,30 @@ export class Network {
   }
 
   draw() {
-    const colours = this.colours ??= palette();
+    this.colours ??= palette();
     for (const row of this.rows) {
       const {data} = this.frame.arrays[row.name] || {};
       if (data && row.painted === data && row.paintedFor === row.chosen) continue;  // Of parameters.
       Object.assign(row, {painted: row.mask ? null : data, paintedFor: row.chosen});
-      const {layout, note} = this.tilesOf(row), largest = row.name === "loss" ? this.frame.loss : largestOf(layout.data);
-      row.layout = layout;
-      const pen = paint(row.canvas, layout, largest, colours, this.ratio);
-      sized(row.over, layout.width, layout.heightAll, this.ratio);
-      if (layout.large && layout.minor <= 16) this.writeCells(pen, row);
-      const scale = row.mask ? "" : row.name === "loss" ? number(this.frame.loss, this.frame) :
-        `paper is 0, the strongest colours ±${Number(largest.toPrecision(3))}`;
-      row.caption.replaceChildren(text(row.title + note), ...(row.size ? [text(row.size, "size")] : []),
-        ...(scale ? [text(scale, "scale")] : []));
-      row.canvas.setAttribute("aria-label", `${row.title}${note} ${row.size || ""}. ${scale}`);
+      const {layout, note} = this.tilesOf(row), same = row.layout?.heightAll === layout.heightAll;
+      Object.assign(row, {layout, note});
+      // A canvas of another size moves all others.
+      if (row.visible || !same) this.paintRow(row); else row.waits = true;
     }
     if (this.shown) this.highlight(...this.shown);
+  }
+
+  paintRow(row) {
+    const {layout, note} = row, largest = row.name === "loss" ? this.frame.loss : largestOf(layout.data);
+    row.waits = false;
+    const pen = paint(row.canvas, layout, largest, this.colours ??= palette(), this.ratio);
+    sized(row.over, layout.width, layout.heightAll, this.ratio);
+    if (layout.large && layout.minor <= 16) this.writeCells(pen, row);
+    const scale = row.mask ? "" : row.name === "loss" ? number(this.frame.loss, this.frame) :
+      `paper is 0, the strongest colours ±${Number(largest.toPrecision(3))}`;
+    row.caption.replaceChildren(text(row.title + note), ...(row.size ? [text(row.size, "size")] : []),
+      ...(scale ? [text(scale, "scale")] : []));
+    row.canvas.setAttribute("aria-label", `${row.title}${note} ${row.size || ""}. ${scale}`);
   }
 
   // The class below its score and probability, and a sign, which colour alone would not tell.

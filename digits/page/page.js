@@ -5,6 +5,7 @@ import {holds, readFrame, valueOf} from "./frame.js";
 import {PARTS, SETTINGS, fromLink, toLink} from "./lesson.js";
 import {Network, loupe} from "./network.js";
 import {Paper, pictureOf} from "./paper.js";
+import {Training} from "./training.js";
 import {asCSV, asText, explain, linesOf, mainSource, number, rowsOf, sourceOf, sourcesOf} from "./panel.js";
 
 const get = (id) => document.getElementById(id);
@@ -13,6 +14,7 @@ const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 const state = {
   models: [], tests: 0, model: 0, beside: null,
+  live: false, snapshot: null,             // whether what is in training is shown: [run, step]
   image: null, chosen: 0, several: false,  // code of the image that is traced; which digit
   label: null, mode: "forward", quiz: false, without: [],
   changes: [], undone: [],                 // of the parameters
@@ -58,15 +60,17 @@ async function post(path, body) {
 }
 const postJSON = (path, value) => post(path, JSON.stringify(value));
 
+const inTraining = () => state.live ? state.snapshot : null;
 const asked = (model = state.model) => ({
-  model, image: state.image, label: state.label, back: state.mode === "back",
+  model, snapshot: model === state.model ? inTraining() : null, image: state.image, label: state.label, back: state.mode === "back",
   changes: model === state.model ? state.changes : [],
   step: state.mode === "back" ? state.step : null, have: null,
 });
 
 const reader = new Asker(async () => {
   const {canvas, file} = paper, size = `&width=${canvas.width}&height=${canvas.height}`;
-  const query = `read?digit=${state.chosen}${file ? "&stages" : ""}&model=${state.model}${file ? "" : size}`;
+  const [run, step] = inTraining() || [], at = run === undefined ? "" : `&snapshot=${run}-${step ?? ""}`;
+  const query = `read?digit=${state.chosen}${file ? "&stages" : ""}&model=${state.model}${at}${file ? "" : size}`;
   return (await post(query, file || paper.levels())).json();
 }, showReading);
 
@@ -215,6 +219,7 @@ function showTrace(result) {
   get("label").options[0].textContent = `${frame.true_label ?? frame.predicted} (${frame.true_label === null ? "as read" : "true"})`;
   get("checked").textContent = "";  // It was of another frame.
   showDrop();
+  if (state.live) tellAbout(frame.model);
   network.show(frame, state.mode);
   for (const key of ["cell", "pointed"]) if (state[key] && !holds(frame, state[key])) state[key] = null;
   showPanel();
@@ -396,6 +401,7 @@ function follow() {
 // ---------------------------------------------------------------- Changes of the parameters
 
 function change(entry) {
+  if (state.live) training.hold(frame.model.run, frame.model.step);
   state.changes = [...state.changes, entry];
   state.undone = [];
   tracer.request();
@@ -423,8 +429,10 @@ let notes = [];  // what was wrong with the link
 const checksumOf = (index) => index === null ? null : state.models[index]?.checksum;
 
 function saveLink() {
-  const link = toLink({...state, net: checksumOf(state.model), beside: checksumOf(state.beside)});
-  if (state.models.length) history.replaceState(null, "", "#" + link);
+  const net = state.live ? frame?.model.checksum : checksumOf(state.model);
+  const link = toLink({...state, net, beside: checksumOf(state.beside)});
+  // A training that runs is at another step when a link to it is opened.
+  if (state.models.length && !(state.live && training.isRunning)) history.replaceState(null, "", "#" + link);
 }
 
 async function openLink() {
@@ -468,16 +476,53 @@ async function openImage(code, label = null) {
 
 const settled = async () => { while (tracer.busy) await new Promise((done) => setTimeout(done, 5)); };
 
+// ---------------------------------------------------------------- What is in training
+
+let watched = null;  // the network that is shown: of which training, run and step
+
+const training = new Training({
+  postJSON, openTest,
+  // Show a step of a run, or with null always the newest.
+  watch(run, step, key) {
+    const first = !state.snapshot;
+    state.snapshot = [run, step];
+    if (first) {
+      state.live = true;
+      showModels();
+      if (state.image === null && paper.blank) return openTest(0);
+    }
+    if (!state.live || key === watched) return;
+    watched = key;
+    Object.assign(state, {changes: [], undone: []});
+    if (state.several) reader.request(); else tracer.request();
+  },
+  leave() {
+    if (!state.snapshot) return;
+    Object.assign(state, {live: false, snapshot: null, changes: [], undone: []});
+    showModels();
+    tracer.request();
+  },
+  async modelsChanged() {
+    Object.assign(state, await fetch("models").then((answer) => answer.json()));
+    showModels();
+  },
+});
+
 // ---------------------------------------------------------------- Models, tests, mistakes
 
 function showModels() {
   const option = (name, value) => Object.assign(make("option", name), {value});
   get("model").replaceChildren(...state.models.map(({name}, index) => option(name, index)));
+  if (state.snapshot) get("model").append(option("in training", "live"));
   get("beside").replaceChildren(option("none", ""), ...state.models.map(({name}, index) => option(name, index)));
-  get("model").value = state.model;
+  get("model").value = state.live ? "live" : state.model;
   get("beside").value = state.beside ?? "";
-  get("model-field").hidden = get("beside-field").hidden = state.models.length < 2;
-  const {name, architecture, parameters} = state.models[state.model];
+  get("model-field").hidden = state.models.length < 2 && !state.snapshot;
+  get("beside-field").hidden = state.models.length < 2;
+  if (!state.live) tellAbout(state.models[state.model]);
+}
+
+function tellAbout({name, architecture, parameters}) {
   get("about").textContent = `${name}: ${architecture}, ${parameters.toLocaleString("en")} parameters. ` +
     "Max pooling comes before bias and ReLU: they commute, and this order computes less.";
 }
@@ -539,7 +584,9 @@ on("previous", "click", () => openTest((Number(get("test").value) || 0) - 1));
 on("next", "click", () => openTest(get("test").value === "" ? 0 : Number(get("test").value) + 1));
 on("example", "click", () => openTest(Math.floor(Math.random() * state.tests)));
 on("model", "change", () => {
-  Object.assign(state, {model: Number(get("model").value), changes: [], undone: []});
+  state.live = get("model").value === "live";
+  if (!state.live) state.model = Number(get("model").value);
+  Object.assign(state, {changes: [], undone: []});
   showModels();
   showMistakes();
   if (paper.code) tracer.request(); else reader.start();
@@ -567,7 +614,8 @@ on("check", "click", async () => {
   const {name, index} = told.cell;
   get("checked").textContent = "…";
   const cell = [name === "d.0" ? "image" : name.slice(2), index];
-  const result = await postJSON("check", {...asked(), cell}).then((answer) => answer.json())
+  const snapshot = state.live ? [frame.model.run, frame.model.step] : null;
+  const result = await postJSON("check", {...asked(), snapshot, cell}).then((answer) => answer.json())
     .catch((error) => ({message: error.message}));
   if (result.message) { get("checked").textContent = result.message; return; }
   const [minus, plus] = result.losses;
@@ -671,4 +719,6 @@ get("test").max = state.tests - 1;
 get("label").append(Object.assign(make("option"), {value: ""}),
   ...Array.from({length: state.classes}, (_, n) => Object.assign(make("option", n), {value: n})));
 get("pipeline").hidden = true;
+get("training-part").hidden = !state.trains;
 await openLink();
+if (state.trains) training.find();

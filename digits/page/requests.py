@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +85,7 @@ class Request:
     changes: tuple
     step: tuple | None  # (lr, momentum, weight_decay)
     have: str | None  # version of the parameters that the page has
+    snapshot: tuple | None = None  # (run, step) of a training, in place of the model
 
     @classmethod
     def read(cls, fields: Any, models: int) -> Request:
@@ -105,6 +107,13 @@ class Request:
         if step is not None:
             step = step if isinstance(step, dict) else {}
             step = _settings([step.get(name) for name in SETTINGS])
+        snapshot = fields.get("snapshot")
+        if snapshot is not None:
+            if not isinstance(snapshot, list) or len(snapshot) != 2:
+                raise ValueError(f"snapshot must be [run, step]; got {snapshot!r:.40}")
+            run, at = snapshot
+            at = None if at is None else check_integer("step", at, 10**9)
+            snapshot = check_integer("run", run, 1), at
         return cls(
             check_integer("model", fields.get("model", 0), models - 1),
             fields.get("image"),
@@ -113,17 +122,19 @@ class Request:
             tuple(map(_change, changes)),
             step,
             fields.get("have"),
+            snapshot,
         )
 
 
-def check_integer(name: str, value: Any, most: int) -> int:
-    """Return a whole number in 0..most, or raise ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-        raise ValueError(f"{name} must be in 0..{most}; got {value!r:.40}")
+def check_integer(name: str, value: Any, most: int, *, least: int = 0) -> int:
+    """Return a whole number in least..most, or raise ValueError."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or not least <= value <= most:
+        raise ValueError(f"{name} must be in {least}..{most}; got {value!r:.40}")
     return value
 
 
-def _number(name, value, holds, required):
+def check_number(name: str, value: Any, holds: Callable, required: str) -> float:
     """Return a finite number of which something holds, or raise ValueError."""
     numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not numeric or not math.isfinite(value) or not holds(value):
@@ -135,7 +146,7 @@ def _settings(values):
     """Return (lr, momentum, weight_decay) of a step, or raise ValueError."""
     rules = SETTINGS.items()
     return tuple(
-        _number(name, value, *rule)
+        check_number(name, value, *rule)
         for (name, rule), value in zip(rules, values, strict=True)
     )
 
@@ -146,7 +157,9 @@ def _change(change):
     if kind == "edit" and len(change) == 4 and isinstance(change[1], str):
         _, name, index, value = change
         required = f"be in -{LARGEST_EDIT:,}..{LARGEST_EDIT:,}"
-        value = _number("a weight", value, lambda x: abs(x) <= LARGEST_EDIT, required)
+        value = check_number(
+            "a weight", value, lambda x: abs(x) <= LARGEST_EDIT, required
+        )
         return kind, name, check_integer("index", index, 10**9), value
     if kind == "step" and len(change) == 6 and isinstance(change[1], str):
         _, image, label, *settings = change

@@ -4,7 +4,8 @@
 and `digits.page.frames` makes the numbers. `read_drawing` reads a picture.
 Routes: ``GET`` the files of the page, ``/models`` and ``/mistakes``; ``POST /read``,
 with a picture file, or with ``width`` and ``height`` for grey levels, a byte a pixel;
-``POST /trace`` and ``/check``, with JSON and the token that the page was sent with.
+``POST /trace``, ``/check``, ``/plan``, ``/train`` and ``/use``, with JSON and the token
+that the page was sent with; ``GET /training`` and ``/film`` of what is being trained.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import numpy as np
 from aiohttp import web
 
 from digits.decoder import FINEST_PICTURE, decode_picture, stop_decoding
+from digits.mnist import Split
 from digits.page.frames import Frames, describe_reading
 from digits.page.limits import (
     LAST_ANSWERS,
@@ -41,7 +43,9 @@ from digits.page.limits import (
     reply,
 )
 from digits.page.requests import Request, encode_image
+from digits.page.training import Trainer
 from digits.pictures import find_digits, name_digits
+from digits.results import alone_in, make_folder
 from handwritten_classifier import HandwrittenNumberClassification
 
 FOLDER = Path(__file__).parent
@@ -55,7 +59,12 @@ LARGEST_PICTURE = 20_000_000  # bytes; a photograph has some millions
 LARGEST_REQUEST = 1_000_000  # bytes of JSON
 READING = re.compile(  # what is asked of a picture
     "(digit=(?P<digit>[0-9]{1,4}))?(?P<stages>&stages)?(&model=(?P<model>[0-9]{1,2}))?"
+    "(&snapshot=(?P<run>[01])-(?P<step>[0-9]{1,9})?)?"
     "(&width=(?P<width>[1-9][0-9]{0,3})&height=(?P<height>[1-9][0-9]{0,3}))?"
+)
+PROGRESS = re.compile(  # what is known of each run of a training
+    "(generations=(?P<generations>[0-9]{1,9}(,[0-9]{1,9})?)"
+    "&since=(?P<since>[0-9]{1,9}(,[0-9]{1,9})?))?"
 )
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -94,6 +103,10 @@ class DrawingServer:
         By the files that they come from; the first one reads until another is chosen.
     images, labels : uint8 arrays of shape (n, H, W) and (n,)
         Test images that the page can show.
+    split : Split, optional
+        What can be learned on the page.
+    own_model : path, optional
+        Where a network that was trained on the page is written.
     """
 
     def __init__(
@@ -101,8 +114,15 @@ class DrawingServer:
         models: dict[str | Path, HandwrittenNumberClassification],
         images: np.ndarray,
         labels: np.ndarray,
+        split: Split | None = None,
+        own_model: Path | None = None,
     ) -> None:
+        self.trainer, self.own_model = None, own_model
         self.frames = Frames(models, images, labels)
+        if split:
+            tests = images, labels
+            self.trainer = Trainer(split, tests, self.frames.models)
+            self.frames.trainer = self.trainer
         self.token = secrets.token_urlsafe()  # of those who may change a number
         self.files = self.read_files()
         self.hosts: set[str] = set()
@@ -112,6 +132,7 @@ class DrawingServer:
         # One thread reads all pictures, so that memory is bounded by that of one.
         self.reader, self.decoder = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         self.surveyor, self.mistakes = ThreadPoolExecutor(1), {}
+        self.watcher = ThreadPoolExecutor(1)
         # Import and start what the first picture needs.
         image = self.decoder.submit(decode_picture, as_png(255 - images[0])).result()
         self.reader.submit(self.read_drawing, image).result()
@@ -125,9 +146,18 @@ class DrawingServer:
         files["/favicon.ico"] = files.pop("/icon.png")
         return files
 
-    def read_drawing(self, image: np.ndarray, model: int = 0, *choice: Any) -> bytes:
-        """Return what a model makes of a picture, as JSON."""
-        return as_json(read_drawing(self.frames.models[model], image, *choice))
+    def read_drawing(
+        self,
+        image: np.ndarray,
+        number: int = 0,
+        snapshot: tuple | None = None,
+        *choice: Any,
+    ) -> bytes:
+        """Return what a model makes of a picture, or a network in training, as JSON."""
+        model = self.frames.models[number]
+        if snapshot:
+            model = self.frames.find_model(self.frames.find_source(number, snapshot))
+        return as_json(read_drawing(model, image, *choice))
 
     def run(self, listener: socket.socket, address: str | None = None) -> None:
         """Serve until Ctrl-C, which raises KeyboardInterrupt; as `serve` does."""
@@ -160,8 +190,10 @@ class DrawingServer:
             accepting.close()
             self.turns.close()
             stop_decoding()
+            if self.trainer:
+                self.trainer.close()
             await runner.cleanup()
-            for threads in (self.decoder, self.reader, self.surveyor):
+            for threads in (self.decoder, self.reader, self.surveyor, self.watcher):
                 threads.shutdown(wait=False, cancel_futures=True)
 
     def route(self) -> web.Application:
@@ -174,6 +206,12 @@ class DrawingServer:
         application.router.add_post("/read", self.read)
         application.router.add_post("/trace", self.trace)
         application.router.add_post("/check", self.check)
+        if self.trainer:
+            application.router.add_get("/training", self.send_training)
+            application.router.add_get("/film", self.send_film)
+            application.router.add_post("/plan", self.plan)
+            application.router.add_post("/train", self.train)
+            application.router.add_post("/use", self.use)
         return application
 
     @web.middleware
@@ -216,13 +254,14 @@ class DrawingServer:
 
     async def trace(self, request: web.Request) -> web.Response:
         """Send all numbers of an image."""
-        asked, _ = await self.receive_fields(request)
+        asked = self.read_request(await self.receive_fields(request))
         frame = await self.compute(self.frames.make, asked)
         return reply(200, "application/octet-stream", frame)
 
     async def check(self, request: web.Request) -> web.Response:
         """Send a derivative, and the slope that a nudge measures."""
-        asked, fields = await self.receive_fields(request)
+        fields = await self.receive_fields(request)
+        asked = self.read_request(fields)
         found = await self.compute(self.frames.check, asked, fields.get("cell"))
         return reply(200, "application/json", as_json(found))
 
@@ -233,8 +272,62 @@ class DrawingServer:
         except (TypeError, ValueError, FloatingPointError) as error:
             raise Refusal(400, str(error)) from None
 
-    async def receive_fields(self, request: web.Request) -> tuple[Request, dict]:
-        """Return what the JSON in a request of our own page asks for."""
+    def read_request(self, fields: Any) -> Request:
+        """Return what fields ask of a frame, or refuse them."""
+        try:
+            return Request.read(fields, len(self.frames.models))
+        except ValueError as error:
+            raise Refusal(400, str(error)) from None
+
+    async def send_training(self, request: web.Request) -> web.Response:
+        """Send of the training what is newer than the steps that the page has."""
+        asked = PROGRESS.fullmatch(request.query_string)
+        if not asked:
+            raise Refusal(404, "there is no such page")
+        known = [
+            tuple(int(n) for n in asked[name].split(",")) if asked[name] else ()
+            for name in ("generations", "since")
+        ]
+        state = await in_thread(self.watcher, self.trainer.describe, *known)
+        return reply(200, "application/json", as_json(state))
+
+    async def send_film(self, _: web.Request) -> web.Response:
+        """Send a film of the first kernels."""
+        return reply(200, "image/gif", await self.compute(self.trainer.film))
+
+    async def plan(self, request: web.Request) -> web.Response:
+        """Send the size of a set-up, and how long it takes."""
+        fields = await self.receive_fields(request)
+        found = await self.compute(self.trainer.plan, fields)
+        return reply(200, "application/json", as_json(found))
+
+    async def train(self, request: web.Request) -> web.Response:
+        """Do what is asked of the training, and send its state."""
+        fields = await self.receive_fields(request)
+        state = await self.compute(self.trainer.obey, fields)
+        return reply(200, "application/json", as_json(state))
+
+    async def use(self, request: web.Request) -> web.Response:
+        """Write a network of the training where the program finds it."""
+        fields = await self.receive_fields(request)
+        try:
+            number = await self.compute(self.keep_model, fields)
+        except OSError as error:
+            raise Refusal(500, f"the model cannot be written: {error}") from None
+        return reply(200, "application/json", as_json({"model": number}))
+
+    def keep_model(self, fields: dict[str, Any]) -> int:
+        """Write a network of the training to a file, and show it among the models."""
+        if self.own_model is None:
+            raise ValueError("there must be a file for the model; got none")
+        with alone_in(make_folder(str(self.own_model.parent))):
+            model = self.trainer.save(fields, self.own_model)
+        number = self.frames.add(self.own_model, model)
+        self.mistakes.pop(number, None)
+        return number
+
+    async def receive_fields(self, request: web.Request) -> dict[str, Any]:
+        """Return the JSON object in a request of our own page."""
         token = request.headers.get("X-Token", "").encode()
         if not secrets.compare_digest(token, self.token.encode()):
             raise Refusal(403, "only a page that this server has sent can ask this")
@@ -248,10 +341,9 @@ class DrawingServer:
                 fields = json.loads(content[:])
             except (ValueError, RecursionError):
                 raise Refusal(400, "the request must be JSON") from None
-        try:
-            return Request.read(fields, len(self.frames.models)), fields
-        except ValueError as error:
-            raise Refusal(400, str(error)) from None
+        if not isinstance(fields, dict):
+            raise Refusal(400, f"a request must be an object; got {fields!r:.40}")
+        return fields
 
     async def read(self, request: web.Request) -> web.Response:
         """Read the picture in a request."""
@@ -265,8 +357,13 @@ class DrawingServer:
             raise Refusal(413, f"a picture must have at most {most}")
         if not request.content_length:
             raise Refusal(400, "this is not a picture that can be read")
+        snapshot = None
+        if asked["run"]:
+            step = int(asked["step"]) if asked["step"] else None
+            snapshot = int(asked["run"]), step
         choice = (
             int(asked["model"] or 0),
+            snapshot,
             int(asked["digit"] or 0),
             bool(asked["stages"]),
         )

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +16,30 @@ from handwritten_classifier import HandwrittenNumberClassification
 
 Model = HandwrittenNumberClassification
 NUDGE = 1e-5  # in float64: rounding and curvature change a slope by less than 1e-9
+
+_quiet, _filters, _lock = 0, ExitStack(), threading.Lock()
+
+
+@contextmanager
+def unwarned() -> Iterator[None]:
+    """Keep quiet about images and trainings that somebody tries on a page.
+
+    Filters of warnings belong to all threads: the last one to leave restores them.
+    """
+    global _quiet
+    with _lock:
+        if not _quiet:
+            _filters.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+        _quiet += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _quiet -= 1
+            if not _quiet:
+                _filters.close()
+
 
 # ---------------------------------------------------------------------- Forward
 

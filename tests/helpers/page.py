@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,11 +38,9 @@ def serving(model: Path) -> Iterator[tuple[subprocess.Popen, str]]:
 
 
 @contextmanager
-def running(
-    models: dict, images: np.ndarray, labels: np.ndarray
-) -> Iterator[tuple[DrawingServer, str]]:
+def running(*arguments: Any) -> Iterator[tuple[DrawingServer, str]]:
     """Run a server in a thread of this process; yield it, its host and port."""
-    server = DrawingServer(models, images, labels)
+    server = DrawingServer(*arguments)
     started, task = threading.Event(), None
 
     async def serve():
