@@ -20,7 +20,7 @@ from handwritten_classifier import holding_back_interrupts, read_arrays, replace
 
 OWN_DIGITS = Path("results", "own-digits.npz")
 MOST_OWN = 2000  # digits in a file
-MOST_BYTES = MOST_OWN * (28 * 28 + 1) + 1000  # of the arrays, and their headers
+MOST_BYTES = MOST_OWN * (28 * 28 + 1) + 2000  # of arrays with headers
 
 
 class OwnDigits:
@@ -52,8 +52,9 @@ class OwnDigits:
                 f"{self.path} must hold images (n, 28, 28) and labels 0..9, uint8"
             )
             required += f", of at most {MOST_OWN:,} digits"
-            got = f"{error or 'only the beginning of a file'}: bring a sound one, or "
-            raise ValueError(f"{required}; got: {got}move it away") from error
+            got = str(error) or "only the beginning of a file"
+            remedy = "bring a sound one, or move it away"
+            raise ValueError(f"{required}; got: {got}: {remedy}") from error
 
     def add(self, image: np.ndarray, label: int) -> None:
         """Keep one more digit, the last: uint8 of shape (28, 28) with some ink."""

@@ -170,6 +170,8 @@ class TestResume:
             METADATA | {"held_out": None},
             METADATA | {"checksum": True},
             METADATA | {"more": 1},
+            METADATA | {"own": True},
+            METADATA | {"own": 12},
         ],
     )
     def test_metadata_of_another_kind_are_refused(self, tmp_path, capsys, metadata):
