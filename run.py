@@ -2,7 +2,7 @@
 
 python run.py                     train on MNIST, test, write results/
 python run.py --recipe source     the same with the source project's settings
-python run.py --own               the same with digits of your own, too
+python run.py --own               train with digits of your own, too
 python run.py --resume            go on with such a run that was interrupted or killed
 python run.py reproduce RECIPE    train and test a recipe with several seeds
 python run.py compare             train and test several configurations
