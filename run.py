@@ -2,6 +2,7 @@
 
 python run.py                     train on MNIST, test, write results/
 python run.py --recipe source     the same with the source project's settings
+python run.py --own               train with digits of your own, too
 python run.py --resume            go on with such a run that was interrupted or killed
 python run.py reproduce RECIPE    train and test a recipe with several seeds
 python run.py compare             train and test several configurations
@@ -19,7 +20,6 @@ import re
 import shlex
 import sys
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,8 +30,10 @@ import numpy as np
 from digits import figures, pictures
 from digits.canvas import draw_to_files
 from digits.experiments import Task, run_trials, try_configuration, try_seed
-from digits.mnist import Data, Split, load_data, split_training
+from digits.mnist import Data, Split, checksum, load_data, split_training
+from digits.own import OWN_DIGITS, add_own
 from digits.results import (
+    CHECKPOINT,
     CONFIGURATION_NUMBERS,
     SEED_NUMBERS,
     alone_in,
@@ -43,6 +45,7 @@ from digits.results import (
     print_seeds,
     print_table,
     read_finished_seeds,
+    set_aside,
     summarise,
     write_figure,
     write_json,
@@ -59,7 +62,6 @@ INTERRUPTED = 130  # exit status after Ctrl-C: 128 + SIGINT
 EMBEDDED_EPOCHS = 10  # times as many epochs on the embedded digits, 40 x fewer
 OWN_MODEL = Path("results", "model.npz")  # what the user has trained last
 READY_MODEL = Path(__file__).parent / "digits" / "model.npz"  # to use without training
-CHECKPOINT = "checkpoint.npz"  # of a run that is not finished, beside its results
 
 TUNED = {
     "lr": 0.1,
@@ -134,6 +136,7 @@ FLAGS = {
         {"metavar": "PATH"},
     ),
     "--output": ("folder for the results (default: results)", {"metavar": "FOLDER"}),
+    "--own": (f"train with the digits in {OWN_DIGITS}, too", SWITCH),
     "--resume": ("go on with the run that was interrupted or killed there", SWITCH),
     "--seeds": (
         "number of seeds, from --seed or 0 on (default: reproduce: 10, compare: 1)",
@@ -181,6 +184,7 @@ class Job(NamedTuple):
     data: Data
     split: Split
     output: Path
+    own: dict[str, int] | None  # number and checksum of the user's own digits, if any
 
 
 @contextmanager
@@ -191,24 +195,18 @@ def prepare(args: argparse.Namespace, models: list[Model]) -> Iterator[Job]:
     """
     data = load_data(args.data)
     split = split_training(data, args.limit, args.held_out)
+    split, own = add_own(split) if args.own else (split, None)
+    told = f", {own['images']:,} of them your own" if own else ""
     if data.embedded and args.epochs is None:
         for model in models:
             model.set_params(epochs=model.epochs * EMBEDDED_EPOCHS)
     output = make_folder(args.output or "results")
     with alone_in(output):
         print(
-            f"Data: {data.source}; {len(split.images):,} images to train on, "
+            f"Data: {data.source}; {len(split.images):,} images to train on{told}, "
             f"{split.count_held_out:,} held out, {len(data.test_images):,} to test"
         )
-        yield Job(data, split, output)
-
-
-def checksum(data: Data) -> int:
-    """Return a number that changes with any image or label."""
-    total = 0
-    for array in data[2:]:
-        total = zlib.crc32(np.ascontiguousarray(array, np.uint8), total)
-    return total
+        yield Job(data, split, output, own)
 
 
 def describe(model: Model, job: Job) -> dict[str, Any]:
@@ -219,7 +217,7 @@ def describe(model: Model, job: Job) -> dict[str, Any]:
         "training_images": len(job.split.images),
         "validation_images": job.split.count_held_out,
         "test_images": len(job.data.test_images),
-        "checksum": checksum(job.data),
+        "checksum": checksum(job.data[2:]),
         "parameters": sum(layer.parameters for layer in model.layers),
         "multiply_adds": sum(layer.multiply_adds for layer in model.layers),
     }
@@ -240,20 +238,11 @@ def train(args: argparse.Namespace) -> int:
             "data": os.path.abspath(path) if path else None,
             "limit": args.limit,
             "held_out": job.split.count_held_out,
-            "checksum": checksum(job.data),
+            "checksum": checksum(job.data[2:]),
             "images": len(job.split.images),
+            "own": job.own,
         }
         return finish_training(model, job)
-
-
-def set_aside(output: Path) -> None:
-    """Move an interrupted run aside, so that it can still be resumed."""
-    if (output / CHECKPOINT).exists():
-        aside = name_apart(output / "interrupted", set(output.iterdir()))
-        aside.mkdir()
-        os.replace(output / CHECKPOINT, aside / CHECKPOINT)
-        command = shlex.join(["python", "run.py", "--resume", "--output", str(aside)])
-        print(f"This begins anew. The interrupted run will go on with: {command}")
 
 
 def resume(args: argparse.Namespace) -> int:
@@ -271,9 +260,13 @@ def resume(args: argparse.Namespace) -> int:
     # The number of epochs is settled: the data must not multiply it again.
     told = {"output": args.output, "epochs": model.epochs, **model.metadata}
     with prepare(argparse.Namespace(**told), [model]) as job:
-        if checksum(job.data) != model.metadata["checksum"]:
+        if checksum(job.data[2:]) != model.metadata["checksum"]:
             required = "--resume must find the data of the interrupted run"
             raise ValueError(f"{required}; got others: {job.data.source}")
+        if job.own != model.metadata["own"]:
+            required = "--resume must find the own digits of the interrupted run"
+            remedy = "bring those back, or begin anew"
+            raise ValueError(f"{required}; got others in {OWN_DIGITS}: {remedy}")
         if len(job.split.images) != model.metadata["images"]:
             required = f"--resume must train on {model.metadata['images']:,} images"
             got = f"{len(job.split.images):,} images to train on"
@@ -292,8 +285,9 @@ def read_checkpoint(output: Path) -> Model:
     except ValueError as error:
         raise ValueError(f"{required}; got a damaged one: {error}") from error
     kinds = {"recipe": str, "data": str, "limit": int, "held_out": int}
-    kinds |= {"checksum": int, "images": int}
-    optional = ("data", "limit")
+    kinds |= {"checksum": int, "images": int, "own": dict}
+    optional = ("data", "limit", "own")
+    model.metadata.setdefault("own", None)  # Earlier runs do not say it.
     if list(model.metadata) != list(kinds) or not all(
         type(value) is kinds[name] or (value is None and name in optional)
         for name, value in model.metadata.items()
@@ -353,6 +347,7 @@ def report_training(
     model.save(output / "model.npz")
     probabilities = model.predict_proba(images)
     report = {"recipe": model.metadata["recipe"], **describe(model, job)} | report
+    report["own"] = job.own
     report["history"] = model.history
     report["test_loss"] = model.compute_loss(probabilities, labels)
     report["test_accuracy"] = float((probabilities.argmax(axis=1) == labels).mean())
@@ -651,7 +646,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    flags = ("--recipe", "--architecture", "--seed", *TRAINING, "--resume")
+    flags = ("--recipe", "--architecture", "--seed", *TRAINING, "--own", "--resume")
     add_flags(parser, train, flags)
     names = ", ".join(run.__name__ for run in COMMANDS)
     commands = parser.add_subparsers(title="commands", metavar=names)
@@ -682,6 +677,9 @@ def main(arguments: list[str] | None = None) -> int:
     Parser.given = sys.argv[1:] if arguments is None else arguments
     args = build_parser().parse_args(arguments)
     try:
+        if args.own and args.command is not train:
+            got = f"got it with {args.command.__name__}"
+            raise ValueError(f"--own must stand beside flags of training alone; {got}")
         return (resume if args.resume else args.command)(args)
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)

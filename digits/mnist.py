@@ -1,7 +1,8 @@
 """Where the data come from: a file, Keras's cache, a download, the embedded digits.
 
 `load_data` finds MNIST, and `read_data` reads it from a file or a folder.
-`split_training` holds out a part of the training images for validation.
+`split_training` holds out a part of the training images for validation; `checksum`
+tells digits from others.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -124,6 +127,14 @@ def split_training(
     kept = count if limit is None else min(limit, count)
     validation = (images[count:], labels[count:]) if held_out else None
     return Split(images[:kept], labels[:kept], validation)
+
+
+def checksum(arrays: Iterable[np.ndarray]) -> int:
+    """Return a number that changes with any image or label."""
+    total = 0
+    for array in arrays:
+        total = zlib.crc32(np.ascontiguousarray(array, np.uint8), total)
+    return total
 
 
 # ---------------------------------------------------------------------- Places

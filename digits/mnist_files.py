@@ -21,7 +21,7 @@ import os
 import re
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -197,15 +197,17 @@ def read_npz(path: Path) -> list[np.ndarray]:
     """Return the training and test images and labels of a Keras-style file."""
     with open(path, "rb") as file:
         try:
-            _check_archive(file)
+            check_archive(file, MOST_BYTES, NAMES)
             return list(read_arrays(file, NAMES).values())
         except Exception as error:  # A damaged file can raise errors of many kinds.
             required = f"must be a .npz file with the arrays {', '.join(NAMES)}"
             raise ValueError(f"{path} {required}; got: {_reason(error)}") from error
 
 
-def _check_archive(file: IO[bytes]) -> None:
-    """Raise ValueError unless a file is a .npz of a size that can be read."""
+def check_archive(
+    file: IO[bytes], most: int, names: Iterable[str] | None = None
+) -> None:
+    """Raise unless a file is a .npz whose arrays, all or `names`, have `most` bytes."""
     start = file.read(512)
     if not zipfile.is_zipfile(file):
         raise EOFError if start[:2] == b"PK" else ValueError(_describe(start))
@@ -213,9 +215,10 @@ def _check_archive(file: IO[bytes]) -> None:
         sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
     if not any(name.endswith(".npy") for name in sizes):
         raise ValueError(_describe(start))
-    size = sum(sizes.get(f"{name}.npy", 0) for name in NAMES)
-    if size > MOST_BYTES:
-        raise ValueError(f"{size:,} bytes, where {MOST_BYTES:,} can be read")
+    files = sizes if names is None else [f"{name}.npy" for name in names]
+    size = sum(sizes.get(file, 0) for file in files)
+    if size > most:
+        raise ValueError(f"{size:,} bytes, where {most:,} can be read")
 
 
 def read_idx(path: Path, axes: int) -> np.ndarray:

@@ -1,7 +1,8 @@
 """What a run leaves: a folder of its own, files that are whole, and printed tables.
 
-`alone_in` keeps other runs out of a folder, `write_json` and `write_figure` replace a
-file as a whole; the functions `print_...` print a table of results each.
+`alone_in` keeps other runs out of a folder, `set_aside` keeps an interrupted one,
+`write_json` and `write_figure` replace a file as a whole; the functions `print_...`
+print a table of results each.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import textwrap
 from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +24,8 @@ from handwritten_classifier import holding_back_interrupts, replace_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+CHECKPOINT = "checkpoint.npz"  # of a run that is not finished, beside its results
 
 
 def make_folder(path: str) -> Path:
@@ -56,6 +60,16 @@ def name_apart(path: Path, taken: Container[Path]) -> Path:
     """Return a path, or the first with a number behind its name that is not taken."""
     numbered = (path.with_stem(f"{path.stem}-{number}") for number in count(2))
     return next(name for name in chain([path], numbered) if name not in taken)
+
+
+def set_aside(output: Path) -> None:
+    """Move an interrupted run aside, so that it can still be resumed."""
+    if (output / CHECKPOINT).exists():
+        aside = name_apart(output / "interrupted", set(output.iterdir()))
+        aside.mkdir()
+        os.replace(output / CHECKPOINT, aside / CHECKPOINT)
+        command = shlex.join(["python", "run.py", "--resume", "--output", str(aside)])
+        print(f"This begins anew. The interrupted run will go on with: {command}")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

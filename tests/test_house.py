@@ -83,6 +83,11 @@ class TestImports:
         assert rooms_imported("digits.pictures") <= reading | {"digits.sheet"}
         assert rooms_imported("digits.decoder") == set()
 
+    def test_own_digits_need_no_page_and_no_pictures(self):
+        below = {"handwritten_classifier", "digits.mnist", "digits.mnist_files"}
+        assert rooms_imported("digits.own") <= below
+        assert "digits.own" not in rooms_imported("digits.mnist")
+
     def test_no_circle(self):
         graph = {room: rooms_imported(room) for room in ROOMS}
         assert set(graphlib.TopologicalSorter(graph).static_order()) == set(ROOMS)
