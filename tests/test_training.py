@@ -270,8 +270,8 @@ class TestTrouble:
         [
             ({"architecture": "8C5-MP3-16C5-10N", "lr": 3.0}, "all ReLUs of .* dead"),
             (
-                {"architecture": "10N", "lr": 5.0, "momentum": 0.9},
-                "the loss is .* high",
+                {"architecture": "MP7-10N", "lr": 50.0, "momentum": 0.9},
+                "the loss is .*; guessing has 2.30: the rate is too high",
             ),
             (
                 {"architecture": "16C5-MP3-64C5-10N", "lr": 0.05, "momentum": 0.9}
