@@ -17,8 +17,9 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from digits.mnist import Split, split_training
+from digits.own import OwnDigits
 from digits.page.frames import Frames
-from digits.page.requests import Request
+from digits.page.requests import Request, encode_image
 from digits.page.training import MOST_WORK, Network, Trainer
 from digits.page.watching import Curve, Thinned
 from handwritten_classifier import HandwrittenNumberClassification
@@ -36,8 +37,9 @@ def split(digits):
 
 
 @pytest.fixture
-def trainer(split, digits):
-    trainer = Trainer(split, (digits.test_images, digits.test_labels), [])
+def trainer(split, digits, tmp_path):
+    tests = digits.test_images, digits.test_labels
+    trainer = Trainer(split, tests, [], OwnDigits(tmp_path / "own.npz"))
     yield trainer
     trainer.close()
 
@@ -418,7 +420,7 @@ class TestKept:
         (run,) = finish(trainer, "steps", count=9)
         shown, network = run["looks_at"], trainer.runs[0].network
         assert shown["labels"] == [n for n in range(10) for _ in range(10)]
-        assert (shown["training"], shown["held_out"]) == (320, 100)
+        assert (shown["training"], shown["held_out"]) == (300, 100)
         read = network.predict_proba(digits.test_images[shown["tests"]]).argmax(axis=1)
         assert run["last"]["read"] == read.tolist()
         before, after = trainer.find(0, 8)[0], trainer.find(0, 9)[0]
@@ -433,6 +435,98 @@ class TestKept:
         network.biases[0][2] = -1000
         dead = trainer.runs[0].progress.looks.find_dead(network)
         assert dead == {"0:4C5": [2]}
+
+
+class TestOwn:
+    def test_own_digits_are_a_fifth_of_what_is_learned(self, trainer, digits, split):
+        for number in range(4):
+            trainer.own.add(digits.test_images[number], number)
+        setup = SETUP | {"own": True, "limit": 160}
+        start(trainer, setup)
+        run = trainer.runs[0]
+        assert len(run.images) == 160 + 40
+        assert_array_equal(run.images[:160], split.images[:160])
+        own = digits.test_images[:4].repeat(10, axis=0)
+        assert_array_equal(run.images[160:], own)
+        assert_array_equal(run.labels[160:], np.arange(4).repeat(10))
+
+    def test_scores_before_and_after_tell_what_it_does(self, trainer, digits):
+        image = digits.test_images[5]
+        wrong = (int(digits.test_labels[5]) + 1) % 10
+        trainer.own.add(image, wrong)  # A writer with habits of his own.
+        model = HandwrittenNumberClassification(**SETUP | {"epochs": 20}, verbose=0)
+        model.fit(trainer.split.images, trainer.split.labels)
+        trainer.models.append(model)
+        setup = {"start": 0, "own": True, "limit": 320, "lr": 0.05, "epochs": 2}
+        start(trainer, setup)
+        assert finish(trainer)[0]["state"] == "finished"
+        while "after" not in trainer.runs[0].scores:
+            time.sleep(0.01)
+        scores = trainer.describe()["runs"][0]["scores"]
+        tests = digits.test_images, digits.test_labels
+        before = {"accuracy": model.score(*tests), "images": len(tests[1])}
+        assert scores["before"]["tests"] == before
+        assert scores["before"]["own"] == {"accuracy": 0.0, "images": 1}
+        network = trainer.runs[0].network
+        assert scores["after"]["tests"]["accuracy"] == network.score(*tests)
+        assert scores["after"]["own"] == {"accuracy": 1.0, "images": 1}
+
+    def test_without_any_there_is_nothing_to_learn(self, trainer):
+        with pytest.raises(ValueError, match="own digits must be kept before"):
+            start(trainer, SETUP | {"own": True})
+        with pytest.raises(ValueError, match="own must be true or false; got 1"):
+            start(trainer, SETUP | {"own": 1})
+
+    def test_the_server_keeps_changes_and_removes_them(self, server, digits):
+        image = digits.test_images[7, :, :, np.newaxis] / 255
+        code = encode_image(image)
+        assert get(server, "/own")[1]["labels"] == []
+        for label in (7, 3):
+            asked = {"do": "keep", "image": code, "label": label}
+            status, own = post(server, "/own", asked)
+            assert status == 200
+        assert own["labels"] == [7, 3]
+        assert_array_equal(server[0].own.read()[0][0], digits.test_images[7])
+        change = {"do": "relabel", "index": 1, "label": 8}
+        status, answer = post(server, "/own", change | {"checksum": 1})
+        assert (status, "look at them again" in answer["message"]) == (400, True)
+        seen = {"checksum": own["checksum"]}
+        own = post(server, "/own", change | seen)[1]
+        assert own["labels"] == [7, 8]
+        seen = {"checksum": own["checksum"]}
+        assert post(server, "/own", {"do": "remove", "index": 0} | seen)[1][
+            "labels"
+        ] == [8]
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({"do": "burn"}, "do must be among"),
+            ({"label": 10}, "label must be"),
+            ({"label": None}, "label must be"),
+            ({"image": "t3"}, "must be drawn or photographed; got a test image"),
+            ({"image": "p"}, "with some ink"),
+            ({"image": None}, "image must be an image code"),
+        ],
+    )
+    def test_what_is_no_own_digit_is_refused(self, server, digits, change, words):
+        code = encode_image(digits.test_images[7, :, :, np.newaxis] / 255)
+        asked = {"do": "keep", "image": code, "label": 7} | change
+        status, answer = post(server, "/own", asked)
+        assert (status, words in answer["message"]) == (400, True), answer
+        assert get(server, "/own")[1]["labels"] == []
+
+    def test_a_damaged_file_is_named_and_stays(self, server, digits):
+        path = server[0].own.path
+        path.parent.mkdir()
+        path.write_bytes(b"PK damaged")
+        code = encode_image(digits.test_images[7, :, :, np.newaxis] / 255)
+        for status, answer in (
+            get(server, "/own"),
+            post(server, "/own", {"do": "keep", "image": code, "label": 7}),
+        ):
+            assert (status, path.name in answer["message"]) == (400, True)
+        assert path.read_bytes() == b"PK damaged"
 
 
 class TestFrames:
@@ -540,7 +634,7 @@ class TestServer:
         assert status == 200
         assert found["names"] == [str(server[0].frames.labels[3])]
 
-    @pytest.mark.parametrize("path", ["/train", "/plan", "/use"])
+    @pytest.mark.parametrize("path", ["/train", "/plan", "/use", "/own"])
     def test_only_its_own_page_may_ask(self, server, path):
         assert post(server, path, {"do": "pause"}, token=False)[0] == 403
         assert post(server, path, ["pause"])[0] == 400

@@ -4,6 +4,7 @@
 import {holds, readFrame, valueOf} from "./frame.js";
 import {PARTS, SETTINGS, fromLink, toLink} from "./lesson.js";
 import {Network, loupe} from "./network.js";
+import {Own} from "./own.js";
 import {Paper, pictureOf} from "./paper.js";
 import {Training} from "./training.js";
 import {asCSV, asText, explain, linesOf, mainSource, number, rowsOf, sourceOf, sourcesOf} from "./panel.js";
@@ -106,6 +107,7 @@ function setImage(code) {
   if (code !== state.image) state.label = null;  // The label of another image.
   state.image = code;
   if (code === null) showNothing(); else tracer.request();
+  own?.offer();
 }
 
 function showReading(result, last) {
@@ -478,6 +480,7 @@ const settled = async () => { while (tracer.busy) await new Promise((done) => se
 
 // ---------------------------------------------------------------- What is in training
 
+let own = null;  // digits that the user keeps
 let watched = null;  // the network that is shown: of which training, run and step
 
 const training = new Training({
@@ -496,6 +499,7 @@ const training = new Training({
     Object.assign(state, {changes: [], undone: []});
     if (state.several) reader.request(); else tracer.request();
   },
+  follow(number, run) { own?.follow(number, run); },
   leave() {
     if (!state.snapshot) return;
     Object.assign(state, {live: false, snapshot: null, changes: [], undone: []});
@@ -704,6 +708,7 @@ document.addEventListener("keydown", (event) => {
   else if (event.ctrlKey || event.metaKey || event.altKey) return;
   else if (letter === "f") setMode("forward");
   else if (letter === "b") setMode("back");
+  else if (/^[0-9]$/.test(letter) && own) own.keep(Number(letter));
   else return;
   event.preventDefault();
 });
@@ -721,4 +726,9 @@ get("label").append(Object.assign(make("option"), {value: ""}),
 get("pipeline").hidden = true;
 get("training-part").hidden = !state.trains;
 await openLink();
-if (state.trains) training.find();
+if (state.trains) {
+  const image = () => state.image === null || state.image[0] === "t" ? null : state.image;
+  own = new Own({postJSON, training, image, model: () => state.model}, state.classes);
+  own.offer();
+  training.find();
+}

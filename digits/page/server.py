@@ -4,8 +4,8 @@
 and `digits.page.frames` makes the numbers. `read_drawing` reads a picture.
 Routes: ``GET`` the files of the page, ``/models`` and ``/mistakes``; ``POST /read``,
 with a picture file, or with ``width`` and ``height`` for grey levels, a byte a pixel;
-``POST /trace``, ``/check``, ``/plan``, ``/train`` and ``/use``, with JSON and the token
-that the page was sent with; ``GET /training`` and ``/film`` of what is being trained.
+``POST /trace``, ``/check``, ``/plan``, ``/train``, ``/use`` and ``/own``, with JSON and
+the token that the page was sent with; ``GET /training``, ``/film`` and ``/own``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ import numpy as np
 from aiohttp import web
 
 from digits.decoder import FINEST_PICTURE, decode_picture, stop_decoding
-from digits.mnist import Split
+from digits.mnist import Split, checksum
+from digits.own import OWN_DIGITS, OwnDigits
 from digits.page.frames import Frames, describe_reading
 from digits.page.limits import (
     LAST_ANSWERS,
@@ -42,7 +43,7 @@ from digits.page.limits import (
     refuse,
     reply,
 )
-from digits.page.requests import Request, encode_image
+from digits.page.requests import Request, decode_image, encode_image
 from digits.page.training import Trainer
 from digits.pictures import find_digits, name_digits
 from digits.results import alone_in, make_folder
@@ -106,7 +107,7 @@ class DrawingServer:
     split : Split, optional
         What can be learned on the page.
     own_model : path, optional
-        Where a network that was trained on the page is written.
+        Where a network that was trained on the page is written; own digits, beside it.
     """
 
     def __init__(
@@ -117,11 +118,13 @@ class DrawingServer:
         split: Split | None = None,
         own_model: Path | None = None,
     ) -> None:
-        self.trainer, self.own_model = None, own_model
+        self.trainer = None
+        self.own_model = own_model or OWN_DIGITS.with_name("model.npz")
+        self.own = OwnDigits(self.own_model.with_name(OWN_DIGITS.name))
         self.frames = Frames(models, images, labels)
         if split:
             tests = images, labels
-            self.trainer = Trainer(split, tests, self.frames.models)
+            self.trainer = Trainer(split, tests, self.frames.models, self.own)
             self.frames.trainer = self.trainer
         self.token = secrets.token_urlsafe()  # of those who may change a number
         self.files = self.read_files()
@@ -212,6 +215,8 @@ class DrawingServer:
             application.router.add_post("/plan", self.plan)
             application.router.add_post("/train", self.train)
             application.router.add_post("/use", self.use)
+            application.router.add_get("/own", self.send_own)
+            application.router.add_post("/own", self.change_own)
         return application
 
     @web.middleware
@@ -316,10 +321,60 @@ class DrawingServer:
             raise Refusal(500, f"the model cannot be written: {error}") from None
         return reply(200, "application/json", as_json({"model": number}))
 
+    async def send_own(self, _: web.Request) -> web.Response:
+        """Send the own digits."""
+        found = await self.compute(self.describe_own)
+        return reply(200, "application/json", as_json(found))
+
+    async def change_own(self, request: web.Request) -> web.Response:
+        """Keep an own digit, give one another label or remove it; send all."""
+        fields = await self.receive_fields(request)
+        try:
+            found = await self.compute(self.obey_own, fields)
+        except OSError as error:
+            raise Refusal(500, f"own digits cannot be written: {error}") from None
+        return reply(200, "application/json", as_json(found))
+
+    def describe_own(self) -> dict[str, Any]:
+        """Return the own digits as the page shows them."""
+        images, labels = self.own.read()
+        pixels = base64.b64encode(images.tobytes()).decode()
+        told = {"labels": labels.tolist(), "pixels": pixels}
+        return told | {
+            "path": str(self.own.path),
+            "checksum": checksum([images, labels]),
+        }
+
+    def obey_own(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Do with the own digits what a request says in ``do``; return them all.
+
+        A change of one that is there names the digits that the page has seen.
+        """
+        order, label, index = map(fields.get, ("do", "label", "index"))
+        if order not in ("keep", "relabel", "remove"):
+            known = "do must be among ['keep', 'relabel', 'remove']"
+            raise ValueError(f"{known}; got {order!r:.40}")
+        if order == "keep":
+            code = fields.get("image")
+            if isinstance(code, str) and code[:1] == "t":
+                required = "own digits must be drawn or photographed"
+                raise ValueError(f"{required}; got a test image")
+            image = decode_image(code, (28, 28, 1), self.frames.images)
+            levels = np.rint(np.clip(255 * image[0, :, :, 0], 0, 255))
+            self.own.add(levels.astype(np.uint8), label)
+        else:
+            seen = fields.get("checksum")
+            if seen != checksum(self.own.read()):
+                required = "own digits must be those that the page shows"
+                raise ValueError(f"{required}; got others: look at them again")
+            if order == "relabel":
+                self.own.relabel(index, label)
+            else:
+                self.own.remove(index)
+        return self.describe_own()
+
     def keep_model(self, fields: dict[str, Any]) -> int:
         """Write a network of the training to a file, and show it among the models."""
-        if self.own_model is None:
-            raise ValueError("there must be a file for the model; got none")
         with alone_in(make_folder(str(self.own_model.parent))):
             model = self.trainer.save(fields, self.own_model)
         number = self.frames.add(self.own_model, model)

@@ -36,7 +36,7 @@ const LESSONS = {
 };
 
 export class Training {
-  // `page` has `postJSON(path, value)`, `watch(run, step, key)`, `leave()`, `openTest(index)`
+  // `page` has `postJSON(path, value)`, `watch(run, step, key)`, `follow(number, run)`, `leave()`, `openTest(index)`
   // and `modelsChanged()`.
   constructor(page) {
     Object.assign(this, {page, state: null, runs: [], number: -1, walking: null, run: 0, timer: null, pulling: false});
@@ -159,13 +159,19 @@ export class Training {
     return this.order(order);
   }
 
-  // End what is in training and set up anew, then do something.
-  async start(then = null) {
-    const setups = this.letters.map((letter) => this.read(letter));
+  // End what is in training and set up anew, then do something; return the training's number.
+  async start(then = null, setups = this.letters.map((letter) => this.read(letter))) {
     this.walking = null;
     this.run = 0;
+    get("used").textContent = "";
     if (this.state?.running) await this.order({do: "pause"});
-    if (await this.order({do: "start", setups}) && then) await this.order(then);
+    if (!await this.order({do: "start", setups})) return null;
+    if (then) await this.order(then);
+    return this.number;
+  }
+  begin(setups) {
+    get("training-part").open = true;
+    return this.start({do: "run"}, setups);
   }
 
   async order(order) {
@@ -187,6 +193,7 @@ export class Training {
     const done = await this.page.postJSON("use", {run: this.run, step}).then((answer) => answer.json()).catch((error) => ({message: error.message}));
     get("used").textContent = done.message || `Written: "predict" and "draw" use it from now on, as it was after step ${step.toLocaleString("en")}.`;
     if (!done.message) await this.page.modelsChanged();
+    return get("used").textContent;
   }
 
   // ---------------------------------------------------------------- What is new
@@ -279,6 +286,7 @@ export class Training {
     get("walk-step").textContent = `${shown} (${run.snapshots.length} steps are kept)`;
     get("walk-last").disabled = this.walking === null;
     get("walk-go").disabled = this.walking === null || this.walking === run.step;
+    this.page.follow(this.number, run);
     this.page.watch(this.run, this.walking, [this.number, run.generation, this.run, this.shownStep].join());
   }
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from digits.mnist import Split
+from digits.own import OwnDigits
 from digits.page.film import make_film
 from digits.page.requests import check_integer, check_number
 from digits.page.tracing import unwarned
@@ -37,6 +38,7 @@ MOST_WORK = 50_000_000  # multiply-adds for an image
 MOST_EPOCHS, MOST_BATCH = 200, 1000
 LIVE = ("lr", "momentum", "weight_decay")  # settings that can change on the way
 LAST_STEP = 1.5  # seconds that the end of the program waits for a step
+OWN_SHARE, MOST_TIMES = 0.2, 200  # of own digits among all, and of each in an epoch
 TIMED = 3  # steps of which the time is taken
 
 
@@ -57,6 +59,7 @@ class Setup:
     limit: int | None = None  # training images
     stop_at: float | None = None  # accuracy at the held-out images that are looked at
     start: int | None = None  # the model that it begins with, or a new one
+    own: bool = False  # whether own digits are a fifth of what is learned
 
     @classmethod
     def read(cls, fields: Any, models: int) -> Setup:
@@ -71,12 +74,14 @@ class Setup:
             raise ValueError(f"a set-up must be an object; got {fields!r:.40}")
         usual = Network().get_params()
         del usual["input_shape"], usual["dtype"], usual["verbose"]
-        known = {*usual, "limit", "stop_at", "start"}
+        known = {*usual, "limit", "stop_at", "start", "own"}
         for name in fields.keys() - known:
             raise ValueError(f"a set-up must be of {sorted(known)}; got {name!r:.40}")
         given = {name: value for name, value in fields.items() if value is not None}
         limit, start = given.pop("limit", None), given.pop("start", None)
-        stop_at = given.pop("stop_at", None)
+        stop_at, own = given.pop("stop_at", None), given.pop("own", False)
+        if not isinstance(own, bool):
+            raise ValueError(f"own must be true or false; got {own!r:.40}")
         if limit is not None:
             limit = check_integer("limit", limit, 10**6, least=1)
         if stop_at is not None:
@@ -87,7 +92,7 @@ class Setup:
         for name, most in (("epochs", MOST_EPOCHS), ("batch_size", MOST_BATCH)):
             if name in given:
                 check_integer(name, given[name], most, least=1)
-        return cls(usual | given, limit, stop_at, start)
+        return cls(usual | given, limit, stop_at, start, own)
 
     def make(self, models: list[HandwrittenNumberClassification]) -> Network:
         """Return the network to train, or raise what is wrong with the settings."""
@@ -149,6 +154,7 @@ class Run:
         self.template = copy.deepcopy(network)
         self.thread: threading.Thread | None = None
         self.message, self.state = None, "ready"
+        self.scores: dict[str, dict] = {}  # before and after own digits are learned
         self.orders: deque[tuple] = deque()
         self.epochs = network.epochs
 
@@ -168,10 +174,14 @@ class Trainer:
     tests : (images, labels)
     models : list of HandwrittenNumberClassification
         That a training can begin with.
+    own : OwnDigits
+        That can be learned as well.
     """
 
-    def __init__(self, split: Split, tests: tuple, models: list) -> None:
-        self.split, self.tests, self.models = split, tests, models
+    def __init__(
+        self, split: Split, tests: tuple, models: list, own: OwnDigits
+    ) -> None:
+        self.split, self.tests, self.models, self.own = split, tests, models, own
         self.changed = threading.Condition()
         self.runs: list[Run] = []
         self.goal, self.number, self.ended = 0.0, 0, False
@@ -232,8 +242,21 @@ class Trainer:
             self.begin(run, run.epochs)
 
     def choose_images(self, setup: Setup) -> tuple[np.ndarray, np.ndarray]:
-        """Return the training images of a set-up, and their labels."""
-        return self.split.images[: setup.limit], self.split.labels[: setup.limit]
+        """Return the training images of a set-up, and their labels.
+
+        Own digits are repeated until they are a share of all, but not without end.
+        """
+        pair = self.split.images[: setup.limit], self.split.labels[: setup.limit]
+        if not setup.own:
+            return pair
+        own = self.own.read()
+        if not len(own[1]):
+            required = "own digits must be kept before they can be learned"
+            raise ValueError(f"{required}; got none: draw one and say what it is")
+        wanted = len(pair[1]) * OWN_SHARE / (1 - OWN_SHARE)
+        times = round(min(max(wanted / len(own[1]), 1), MOST_TIMES))
+        both = zip(pair, own, strict=True)
+        return tuple(np.concatenate([a, b.repeat(times, axis=0)]) for a, b in both)
 
     def go_on(self, _: dict[str, Any]) -> None:
         """Train to the end, or on from it for as many epochs again."""
@@ -355,6 +378,7 @@ class Trainer:
                 | {
                     "state": run.state,
                     "message": run.message,
+                    "scores": run.scores,
                     "trouble": find_trouble(run.progress),
                     "best": run.progress.best_step(),
                     "settings": run.network.get_params() | {"dtype": "float32"},
@@ -417,6 +441,7 @@ class Trainer:
         try:
             with unwarned():
                 progress.look()
+                self.score(run, "before")
                 if not self.wait(run):
                     run.network.fit(
                         run.images,
@@ -429,6 +454,7 @@ class Trainer:
                     progress.keep()  # With `averaging`, not what the last step left.
                     progress.last = None
                     progress.look()
+                    self.score(run, "after")
             self.leave(run, "finished", run.message)
             self.look_at_all(run)
         except FloatingPointError as error:
@@ -485,6 +511,16 @@ class Trainer:
             progress.look()
             if progress.step:
                 self.look_at_all(run)
+
+    def score(self, run: Run, when: str) -> None:
+        """Evaluate a network at all test images and own digits, if it learns these."""
+        if run.setup.own and run in self.runs:
+            pairs = {"tests": self.tests, "own": self.own.read()}
+            run.scores[when] = {
+                name: {"accuracy": run.network.score(*pair), "images": len(pair[1])}
+                for name, pair in pairs.items()
+                if len(pair[1])
+            }
 
     def look_at_all(self, run: Run) -> None:
         """Evaluate a network at all held-out images, unless it goes on meanwhile."""

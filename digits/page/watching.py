@@ -26,8 +26,9 @@ MOST_POINTS = 4000  # of the curve
 MOST_LOOKS = 500  # evaluations that are kept
 MOST_PICTURES = 300  # of the film
 AT_ONCE = 1000  # images that are evaluated between two looks at the clock
-LOOKING = 0.06  # share of the time that goes into evaluation
+LOOKING = 0.08  # share of the time that goes into evaluation
 PAUSE = 0.2  # seconds, at least, between two evaluations
+LEARNED = 300  # training images that are looked at
 BY_CLASS = 10  # test images of each class that are framed
 
 _numbers = itertools.count(1)  # of snapshots
@@ -119,12 +120,12 @@ class Looks:
     Parameters
     ----------
     training, held_out, tests : pairs of (images, labels)
-        Of the first two, `AT_ONCE` are looked at, always the same; of the tests,
-        `BY_CLASS` of each class.
+        Of these, `LEARNED`, `AT_ONCE` and `BY_CLASS` of each class are looked at,
+        always the same.
     """
 
     def __init__(self, training: tuple, held_out: tuple | None, tests: tuple) -> None:
-        self.training = tuple(array[:AT_ONCE] for array in training)
+        self.training = tuple(array[:LEARNED] for array in training)
         self.all_held_out = held_out
         self.held_out = held_out and tuple(array[:AT_ONCE] for array in held_out)
         images, labels = tests
