@@ -499,6 +499,11 @@ const training = new Training({
     Object.assign(state, {changes: [], undone: []});
     if (state.several) reader.request(); else tracer.request();
   },
+  // Stay at the step that is shown, whatever is changed there.
+  hold(run, step, key) {
+    state.snapshot = [run, step];
+    watched = key;
+  },
   follow(number, run) { own?.follow(number, run); },
   leave() {
     if (!state.snapshot) return;

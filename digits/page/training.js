@@ -36,7 +36,7 @@ const LESSONS = {
 };
 
 export class Training {
-  // `page` has `postJSON(path, value)`, `watch(run, step, key)`, `follow(number, run)`, `leave()`, `openTest(index)`
+  // `page` has `postJSON(path, value)`, `watch(run, step, key)`, `hold(run, step, key)`, `follow(number, run)`, `leave()`, `openTest(index)`
   // and `modelsChanged()`.
   constructor(page) {
     Object.assign(this, {page, state: null, runs: [], number: -1, walking: null, run: 0, timer: null, pulling: false});
@@ -239,9 +239,12 @@ export class Training {
   // Stay at a step, from which somebody makes changes.
   hold(run, step) {
     this.run = run;
-    const at = this.runs[run].snapshots.indexOf(step);
-    if (at >= 0) this.walk(at);
+    this.walking = step;  // The page may not have been told of it yet.
+    this.page.hold(run, step, this.key);
+    if (this.isRunning) this.order({do: "pause"}); else this.show();
   }
+  // What tells a step from all others, also after going back.
+  get key() { return [this.number, this.runs[this.run].backs, this.run, this.shownStep].join(); }
 
   // Whether a training is there already, when the page is opened.
   async find() {
@@ -275,9 +278,9 @@ export class Training {
     this.tellCurve();
     this.showLook(run);
     const walk = get("walk"), at = this.walking === null ? run.snapshots.length - 1 : run.snapshots.indexOf(this.walking);
-    if (at < 0) {  // It is kept no more.
-      this.walking = null;
-      return this.show();
+    if (at < 0) {  // It is kept no more, or not yet known.
+      if (this.walking < run.snapshots.at(-1)) this.walking = null;
+      return;
     }
     walk.max = run.snapshots.length - 1;
     walk.value = at;
@@ -287,7 +290,7 @@ export class Training {
     get("walk-last").disabled = this.walking === null;
     get("walk-go").disabled = this.walking === null || this.walking === run.step;
     this.page.follow(this.number, run);
-    this.page.watch(this.run, this.walking, [this.number, run.generation, this.run, this.shownStep].join());
+    this.page.watch(this.run, this.walking, this.key);
   }
 
   showTrouble() {
@@ -326,7 +329,7 @@ export class Training {
       const line = document.createElement("tr");
       cells.forEach((text, at) => {
         const cell = document.createElement(at && tag === "td" ? "td" : "th");
-        cell.scope = tag === "th" ? "col" : "row";
+        if (!at || tag === "th") cell.scope = tag === "th" ? "col" : "row";
         cell.textContent = text;
         line.append(cell);
       });

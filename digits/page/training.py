@@ -239,7 +239,7 @@ class Trainer:
             self.number += 1
             self.goal, self.runs = 0, runs
         for run in runs:
-            self.begin(run, run.epochs)
+            self.begin(run)
 
     def choose_images(self, setup: Setup) -> tuple[np.ndarray, np.ndarray]:
         """Return the training images of a set-up, and their labels.
@@ -294,10 +294,12 @@ class Trainer:
         """Make a network what it was after a step, from which it can go on."""
         run = self.find_run(fields)
         step = check_integer("step", fields.get("step"), 10**9)
-        if self.is_running:
-            self.pause({})
         run.progress.find(step)
+        self.pause({})
         self.order(run, ("back", step))
+        with self.changed:
+            if not run.is_alive:  # It waits, to be looked at and to go on.
+                self.begin(run)
 
     def end(self, _: dict[str, Any]) -> None:
         """End the present training; nothing is kept."""
@@ -399,12 +401,13 @@ class Trainer:
             self.goal = goal
             for run in self.runs:
                 if not run.is_alive:
-                    left = run.epochs - run.progress.step // run.progress.in_epoch
-                    self.begin(run, left if left > 0 else run.epochs)
+                    self.begin(run)
             self.changed.notify_all()
 
-    def begin(self, run: Run, epochs: int) -> None:
-        """Start the thread of a run, for so many epochs."""
+    def begin(self, run: Run) -> None:
+        """Start the thread of a run: for the epochs that are left, or for all again."""
+        left = run.epochs - run.progress.step // run.progress.in_epoch
+        epochs = left if left > 0 else run.epochs
         run.state, run.message = "training", None
         work = threading.Thread(target=self.train, args=(run, epochs), daemon=True)
         run.thread = work
@@ -504,7 +507,7 @@ class Trainer:
                     return False
                 halted = progress.step >= self.goal
                 self.changed.notify_all()
-                if looked or not halted:
+                if not halted or (looked and progress.last):  # None after going back
                     self.changed.wait(0.5)
                     continue
             looked = True

@@ -206,7 +206,7 @@ class Progress:
     def __init__(self, model: Model, looks: Looks, in_epoch: int) -> None:
         self.model, self.looks, self.in_epoch = model, looks, in_epoch
         self.lock = threading.RLock()
-        self.step = self.generation = 0
+        self.step = self.generation = self.backs = 0
         self.curve, self.history = Curve(), Thinned(MOST_LOOKS)
         size = 2 * sum(p.nbytes for p in model.parameters.values())
         recent = max(5, min(RECENT, MOST_KEPT // size - OLDER))
@@ -286,6 +286,7 @@ class Progress:
         with self.lock:
             self.step, self.last, self.whole = step, None, None
             self.generation += 1
+            self.backs += 1
             self.curve.cut(step)
             self.history.cut(lambda look: look[0] <= step)
             self.film.cut(lambda picture: picture[0] <= step)
@@ -318,6 +319,7 @@ class Progress:
             snapshots = [kept.step for kept in (*self.older.kept, *self.recent)]
             return {
                 "generation": self.generation,
+                "backs": self.backs,
                 "step": self.step,
                 "in_epoch": self.in_epoch,
                 "rate": float(self.model.rate),
