@@ -485,7 +485,8 @@ class Trainer:
         if progress.is_time_to_look():
             last = progress.look()
             reached = last["held_out"] and last["held_out"][1]
-            if run.setup.stop_at and reached and reached >= run.setup.stop_at:
+            rule = run.setup.stop_at
+            if rule and reached and reached >= rule and not run.message:  # once
                 with self.changed:
                     self.goal = 0
                     run.message = (

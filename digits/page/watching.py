@@ -28,6 +28,7 @@ MOST_PICTURES = 300  # of the film
 AT_ONCE = 1000  # images that are evaluated between two looks at the clock
 LOOKING = 0.08  # share of the time that goes into evaluation
 PAUSE = 0.2  # seconds, at least, between two evaluations
+EARLY = 1000  # steps in which most is learned: evaluated more often
 LEARNED = 300  # training images that are looked at
 BY_CLASS = 10  # test images of each class that are framed
 
@@ -242,7 +243,8 @@ class Progress:
     def is_time_to_look(self) -> bool:
         """Return whether it is long enough since the last evaluation."""
         waited = time.perf_counter() - self.looked_at
-        return waited > max(PAUSE, self.cost * (1 - LOOKING) / LOOKING)
+        usual = self.cost * (1 - LOOKING) / LOOKING
+        return waited > max(PAUSE, usual * min(1, self.step / EARLY))
 
     def look(self) -> dict[str, Any]:
         """Evaluate the network, unless that has been done after this step."""
