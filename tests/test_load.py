@@ -12,6 +12,12 @@ def test_the_server_answers_many_clients_at_once():
     assert result.met, result
 
 
+def test_a_training_goes_on_beside_many_requests():
+    result = load.load_training(200)
+    assert result.right == 200
+    assert result.met, result
+
+
 def test_a_mapped_file_of_images_is_read_in_flat_memory():
     result = load.load_memmap(20_000)
     assert result.right == 20_000
@@ -39,5 +45,5 @@ def test_an_unknown_load_is_named(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["load.py", "everything"])
     with pytest.raises(SystemExit):
         load.main()
-    required = "LOAD must be among server, memmap, models; got 'everything'"
+    required = "LOAD must be among server, training, memmap, models; got 'everything'"
     assert required in capsys.readouterr().err

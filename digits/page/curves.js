@@ -75,13 +75,13 @@ export function drawCurves(canvas, runs, marked) {
     pen.rect(x, y - 2, w + 2, h + 4);
     pen.clip();
     pen.beginPath();
-    let drawn = false;
+    const columns = new Map();  // The mean of all values in a column of pixels.
     for (const [step, value] of points) {
       if (value === null || !Number.isFinite(value)) continue;
-      const at = [x + step / steps * w, y + h - value / top * h];
-      if (drawn) pen.lineTo(...at); else pen.moveTo(...at);
-      drawn = true;
+      const column = Math.round(step / steps * w), [sum, count] = columns.get(column) || [0, 0];
+      columns.set(column, [sum + value, count + 1]);
     }
+    for (const [column, [sum, count]] of columns) pen.lineTo(x + column, y + h - sum / count / top * h);
     pen.stroke();
     pen.restore();
     pen.setLineDash([]);

@@ -33,6 +33,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -53,7 +54,7 @@ from helpers.systems import (  # noqa: E402
 )
 
 from digits.canvas import draw_to_files  # noqa: E402
-from digits.mnist import load_data  # noqa: E402
+from digits.mnist import DIGITS, load_data  # noqa: E402
 from digits.results import make_folder, print_table, write_figure, write_json  # noqa: E402
 from handwritten_classifier import HandwrittenNumberClassification  # noqa: E402
 from run import RECIPES  # noqa: E402
@@ -346,6 +347,18 @@ POINT = """
 """
 
 
+# Counts the pictures of a training that the page has asked for.
+COUNT_TRACES = """
+    window.traces = 0;
+    const ask = window.fetch;
+    window.fetch = (...request) => {
+      if (request[0] === "trace") window.traces++;
+      return ask(...request);
+    };
+"""
+SECONDS_WATCHED = 4
+
+
 def measure_page(quick: bool) -> dict:
     """Measure milliseconds from a stroke's end to its answer and to all numbers.
 
@@ -364,12 +377,60 @@ def measure_page(quick: bool) -> dict:
                 draw_stroke(page, 3 + number % 5)
             taken = page.execute_script("return taken")
             pictures = page.execute_async_script(POINT)
+            watched = measure_watching(page, address, 3 if quick else 7)
     if len(taken["answer"]) != strokes:
         raise RuntimeError(f"{strokes} strokes must be shown; got {taken}")
     row = {what: spread(times) for what, times in taken.items()}
     print_row("one stroke", row)
     print(f"{pictures:.0f} pictures a second while numbers are pointed at")
-    return row
+    print(
+        f"a training that is watched: {watched['pictures']:.1f} pictures a second, "
+        f"{watched['share']:.0%} of the speed of fit alone"
+    )
+    return row | {"watched": watched}
+
+
+def measure_watching(page, address: str, rounds: int) -> dict[str, float]:
+    """Compare a training on the page with `fit` alone, in turns; medians.
+
+    Both train the default network, on the embedded digits, for some seconds.
+    """
+    data = load_data(DIGITS)
+    settings = RECIPES["default"] | {"epochs": 200, "verbose": 0}
+    press = "document.getElementById(arguments[0]).click()"
+    page.execute_script(COUNT_TRACES)
+    page.execute_script(
+        "document.getElementById('A-epochs').value = 200;"
+        "document.getElementById('training-part').open = true"
+    )
+    shares, pictures = [], []
+    for _ in range(rounds):
+        page.execute_script(press, "train-run")
+        time.sleep(1)
+        began, step = time.perf_counter(), read_step(address)
+        shown = page.execute_script("return traces")
+        time.sleep(SECONDS_WATCHED)
+        seconds = time.perf_counter() - began
+        watched = (read_step(address) - step) / seconds
+        pictures.append((page.execute_script("return traces") - shown) / seconds)
+        page.execute_script(press, "train-run")
+        time.sleep(1)
+        alone = HandwrittenNumberClassification(**settings)
+        began, steps = time.perf_counter(), []
+
+        def note(_, step: int, __, began: float = began, steps: list = steps) -> bool:
+            steps.append(step)
+            return time.perf_counter() - began > SECONDS_WATCHED
+
+        alone.fit(data.train_images, data.train_labels, callback=note)
+        shares.append(watched / (len(steps) / (time.perf_counter() - began)))
+    return {"share": statistics.median(shares), "pictures": statistics.median(pictures)}
+
+
+def read_step(address: str) -> int:
+    """Return the step of the training on a page."""
+    with urllib.request.urlopen(f"http://{address}/training") as answer:
+        return json.load(answer)["runs"][0]["step"]
 
 
 def draw_stroke(page, turns: int) -> None:

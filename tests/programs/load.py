@@ -1,9 +1,10 @@
 """Put the project under load: its server, a file of many images, many models.
 
-python tests/programs/load.py          all three, in turn
-python tests/programs/load.py server   10,000 requests of 16 clients, some malformed
-python tests/programs/load.py memmap   1,000,000 images in a mapped file
-python tests/programs/load.py models   1,000 models built, trained a step, thrown away
+python tests/programs/load.py            all four, in turn
+python tests/programs/load.py server     10,000 requests of 16 clients, some malformed
+python tests/programs/load.py training   10,000 requests beside a training on the page
+python tests/programs/load.py memmap     1,000,000 images in a mapped file
+python tests/programs/load.py models     1,000 models built, trained a step, thrown away
 
 Prints a table; the exit status is 1 if a requirement is not met. Memory is what a
 process holds besides mapped files (RssAnon; runs on Linux): at the start, and its peaks
@@ -20,6 +21,7 @@ import argparse
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -27,6 +29,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -50,6 +53,8 @@ from handwritten_classifier import HandwrittenNumberClassification  # noqa: E402
 CLIENTS = 16
 GROWTH = 5  # MB that the later peak may lie above the first: allocators are not exact
 ANSWER = 20e-6  # MB that a label may take: 8 bytes, twice while they are put together
+FILLED = 1000  # steps after which a training keeps as much as it ever does
+KEPT = 25  # MB that its peak may rise: what it keeps of old steps holds up the heap
 ENDS_WITHIN = 5  # seconds from Ctrl-C to the end of the server
 
 
@@ -167,6 +172,51 @@ def load_server(count: int = 10_000) -> Result:
 
             result = put_under_load("server", count, work, server.pid)
             return result._replace(faults=end_server(server, address))
+
+
+def load_training(count: int = 10_000) -> Result:
+    """Ask for the numbers of a training while it runs, and of all that it has left."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.npz"
+        HandwrittenNumberClassification().save(path)
+        with serving(path) as (server, address):
+            page = ask(address, "/").decode()
+            token = re.search('name="token" content="(.*?)"', page)[1]
+            setup = {"architecture": "8C5-MP3-16C5-10N", "epochs": 200, "batch_size": 4}
+            ask(address, "/train", {"do": "start", "setups": [setup]}, token)
+            ask(address, "/train", {"do": "run"}, token)
+            while read_step(address) < FILLED:  # All that is kept has its full size.
+                time.sleep(0.1)
+
+            def is_right(number: int) -> bool:
+                if number % 2:
+                    asked = f"/training?generations=0&since={number}"
+                    return json.loads(ask(address, asked))["running"]
+                asked = {"image": f"t{number % 50}", "snapshot": [0, None]}
+                frame = ask(address, "/trace", asked | {"back": True}, token)
+                return b'"loss": ' in frame[:20_000]
+
+            def work(part: range) -> tuple[int, int]:
+                with ThreadPoolExecutor(2) as clients:
+                    return sum(clients.map(is_right, part)), 0
+
+            result = put_under_load("training", count, work, server.pid)
+            faults = end_server(server, address)
+            return result._replace(faults=faults, growth=KEPT)
+
+
+def read_step(address: str) -> int:
+    """Return the step of the training."""
+    return json.loads(ask(address, "/training"))["runs"][0]["step"]
+
+
+def ask(address: str, path: str, fields: dict | None = None, token: str = "") -> bytes:
+    """Return what the server answers to a page."""
+    content = None if fields is None else json.dumps(fields).encode()
+    request = urllib.request.Request(f"http://{address}{path}", content)
+    request.add_header("X-Token", token)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return answer.read()
 
 
 def plan_requests(
@@ -325,7 +375,8 @@ def load_models(count: int = 1_000) -> Result:
 
 # ------------------------------------------------------------------------ Report
 
-LOADS = {"server": load_server, "memmap": load_memmap, "models": load_models}
+LOADS = {"server": load_server, "training": load_training}
+LOADS |= {"memmap": load_memmap, "models": load_models}
 
 
 def main() -> int:
