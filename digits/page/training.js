@@ -101,7 +101,18 @@ export class Training {
         `${many(found.steps)} steps an epoch` + (found.seconds ? `, about ${seconds(found.seconds)}` : ""));
       get(`${letter}-architecture`).setAttribute("aria-invalid", Boolean(found.message));
     }
-    if (turn === this.planned) get("plan").textContent = told.map((text, k) => (told.length > 1 ? "AB"[k] + ": " : "") + text).join(". ");
+    if (turn !== this.planned) return;
+    get("plan").textContent = told.map((text, k) => (told.length > 1 ? "AB"[k] + ": " : "") + text).join(". ") + this.unlike();
+  }
+
+  // In what a race is none from the same start, in words.
+  unlike() {
+    if (!get("race").checked) return "";
+    const [a, b] = ["A", "B"].map((letter) => this.read(letter));
+    const start = ["architecture", "seed"].some((name) => a[name] !== b[name]);
+    const batches = start || ["batch_size", "limit"].some((name) => a[name] !== b[name]);
+    return start ? ". They start from different weights, with other batches." :
+      batches ? ". They start from the same weights, with other batches." : ". Both start from the same weights, with the same batches.";
   }
 
   // A changed field counts at once where it can; the others count from the next start.
@@ -340,7 +351,7 @@ export class Training {
     head.append(row(["array", "step / size", "dead maps"], "th"));
     for (const [name, share] of Object.entries(last.sizes)) {
       const index = /^biases\.(\d+)$/.exec(name)?.[1], dead = Object.entries(last.dead).find(([key]) => key.split(":")[0] === index);
-      body.append(row([name, share === null ? "–" : share.toExponential(1).replace("-", "−"), dead ? String(dead[1].length) : ""]));
+      body.append(row([name, share === null ? "–" : share.toExponential(1).replace("-", "−"), dead ? deadMaps(dead[1]) : ""]));
     }
     table.replaceChildren(caption, head, body);
   }
@@ -382,6 +393,8 @@ export class Training {
   }
 }
 
+// How many maps are dead, and which.
+const deadMaps = (maps) => maps.length ? `${maps.length}: ${maps.slice(0, 6).join(", ")}${maps.length > 6 ? ", …" : ""}` : "0";
 const percent = (share) => share === null || share === undefined ? "–" : (100 * share).toFixed(1) + " %";
 const seconds = (time) => time < 1 ? "1 s" : time < 100 ? Math.round(time) + " s" : Math.round(time / 60) + " min";
 
