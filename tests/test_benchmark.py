@@ -108,8 +108,9 @@ class TestPrograms:
         with pytest.raises(SystemExit, match=r"sys\.exit(.|\n)*status 1: bad$"):
             run_program(failing)
 
-    def test_the_program_in_keras_leaves_the_same_figures(self, tmp_path):
-        run_program([ROOT / "tests" / "helpers" / "as_keras.py", tmp_path, DATA])
+    def test_the_program_in_keras_leaves_the_same_figures(self, tmp_path, few_digits):
+        program = ROOT / "tests" / "helpers" / "as_keras.py"
+        run_program([program, tmp_path, few_digits])
         assert names(tmp_path) == FIGURES | {"metrics.json", "model.keras"}
         assert_pictures(tmp_path, FIGURES)
 

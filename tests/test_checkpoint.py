@@ -1,6 +1,7 @@
 """Training that is killed, interrupted or hindered by the disk loses nothing."""
 
 import contextlib
+import importlib
 import json
 import os
 import random
@@ -35,25 +36,38 @@ SETTINGS = {
     "averaging": 0.6,
     "augment": 0.5,
 }
-# A process of its own: it goes on from the checkpoint, if one is there.
+# For each line it forks a process, which goes on from the checkpoint, if one is there.
+# NumPy is imported once: that takes longer than the training.
 TRAIN = f"""
-import sys, time
+import os, sys
 from pathlib import Path
 import numpy as np
 from handwritten_classifier import HandwrittenNumberClassification
 
 HandwrittenNumberClassification._BETWEEN_CHECKPOINTS = 0.01
-data, checkpoint, final = map(Path, sys.argv[1:])
-with np.load(data) as digits:
+with np.load(sys.argv[1]) as digits:
     images, labels = digits["x_train"] / 16, digits["y_train"]
-if checkpoint.exists():
-    model = HandwrittenNumberClassification.load(checkpoint)
-else:
-    model = HandwrittenNumberClassification(**{SETTINGS!r})
-print("begins", flush=True)
-model.fit(images, labels, validation_data=(images[:50], labels[:50]), verbose=0,
-          checkpoint=checkpoint)
-model.save(final)
+
+def train(checkpoint, final):
+    if checkpoint.exists():
+        model = HandwrittenNumberClassification.load(checkpoint)
+    else:
+        model = HandwrittenNumberClassification(**{SETTINGS!r})
+    print(os.getpid(), flush=True)
+    model.fit(images, labels, validation_data=(images[:50], labels[:50]), verbose=0,
+              checkpoint=checkpoint)
+    model.save(final)
+
+for line in sys.stdin:
+    process = os.fork()
+    if not process:
+        status = 1
+        try:
+            train(*map(Path, line.rstrip().split("|")))
+            status = 0
+        finally:
+            os._exit(status)
+    print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
 """
 
 
@@ -102,42 +116,52 @@ def call_in_batch(monkeypatch, number, call):
 
 
 class TestKilled:
-    def start(self, folder, final):
-        """Start to train, or to go on, and return the process as it begins to."""
-        digits, checkpoint = DIGITS, folder / "checkpoint.npz"
-        command = [sys.executable, "-c", TRAIN, digits, checkpoint, folder / final]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        assert process.stdout.readline() == "begins\n"
-        return process
+    @pytest.fixture
+    def trainer(self):
+        """Start the process that forks one for each training."""
+        command = [sys.executable, "-c", TRAIN, DIGITS]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, cwd=ROOT, bufsize=1, **pipes) as trainer:
+            yield trainer
+            trainer.stdin.close()
 
-    def finish(self, folder, final):
+    def start(self, trainer, folder):
+        """Start to train, or to go on, and return the process as it begins to."""
+        files = folder / "checkpoint.npz", folder / "final.npz"
+        print(*files, sep="|", file=trainer.stdin, flush=True)
+        return int(trainer.stdout.readline())
+
+    def finish(self, trainer, folder):
         """Go on to the end; return the model, and how many seconds that took."""
-        with self.start(folder, final) as process:
-            started = time.perf_counter()
-            assert process.wait(timeout=100) == 0
-        return load(folder / final), time.perf_counter() - started
+        self.start(trainer, folder)
+        started = time.perf_counter()
+        assert int(trainer.stdout.readline()) == 0
+        return load(folder / "final.npz"), time.perf_counter() - started
 
     @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
-    def test_twenty_kills_change_no_bit(self, tmp_path):
+    def test_twenty_kills_change_no_bit(self, trainer, tmp_path):
         (tmp_path / "whole").mkdir()
-        expected, seconds = self.finish(tmp_path / "whole", "final.npz")
+        expected, seconds = self.finish(trainer, tmp_path / "whole")
         chance, folder, torn = random.Random(20), tmp_path / "killed", 0
         folder.mkdir()
         for kill in range(20):
-            with self.start(folder, "final.npz") as process:
-                time.sleep(chance.uniform(0, 0.08 * seconds))
-                deadline = time.perf_counter() + 1
-                # Every other one dies while a checkpoint is being written.
-                while kill % 2 and time.perf_counter() < deadline:
-                    if any(name.endswith(".tmp") for name in os.listdir(folder)):
-                        break
-                process.kill()
+            process = self.start(trainer, folder)
+            time.sleep(chance.uniform(0, 0.08 * seconds))
+            deadline = time.perf_counter() + 1
+            # Every other one dies while a checkpoint is being written.
+            while kill % 2 and time.perf_counter() < deadline:
+                if any(name.endswith(".tmp") for name in os.listdir(folder)):
+                    break
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+            status = int(trainer.stdout.readline())
+            assert status in (0, -signal.SIGKILL)
             torn += any(name.endswith(".tmp") for name in names(folder))
-            if process.returncode == 0:  # It was the faster; the next begins anew.
+            if status == 0:  # It was the faster; the next begins anew.
                 assert_same_training(load(folder / "final.npz"), expected)
                 (folder / "checkpoint.npz").unlink()
         assert torn >= 3
-        resumed, _ = self.finish(folder, "final.npz")
+        resumed, _ = self.finish(trainer, folder)
         assert_same_training(resumed, expected)
         assert names(folder) == {"checkpoint.npz", "final.npz"}
 
@@ -352,7 +376,11 @@ class TestDisk:
 
 @pytest.fixture
 def unwatched():
-    """Let coverage look away: interrupted inside its lock, it waits for ever."""
+    """Let coverage look away: interrupted inside its lock, it waits for ever.
+
+    What the first training imports is there already: half imported, it would stay so.
+    """
+    importlib.import_module("tqdm.auto")
     coverage = sys.modules.get("coverage")
     watching = coverage.Coverage.current() if coverage else None
     if watching:
@@ -398,7 +426,7 @@ class TestCtrlC:
     @pytest.mark.filterwarnings("ignore:accuracy should be above chance")
     def test_whenever_it_comes_training_goes_on_to_the_same_bits(self, examples):
         chance = random.Random(21)
-        model, epochs, done = new_model(), 300, False
+        model, epochs, done = new_model(), 100, False
         while not done:
             sent = (os.getpid(), signal.SIGINT)
             timer = threading.Timer(chance.uniform(0.002, 0.03), os.kill, sent)

@@ -58,6 +58,7 @@ def read(folder, name="comparison.json"):
 
 
 class TestSideBySide:
+    @pytest.mark.usefixtures("undrawn")
     def test_the_numbers_are_those_of_one_after_the_other(
         self, program, process, tmp_path
     ):
@@ -94,8 +95,12 @@ class TestSideBySide:
         assert without_times(written[0]) == without_times(written[1])
         assert [row["seed"] for row in written[1]["seeds"]] == [0, 1, 2]
 
-    def test_more_seeds_are_added_to_those_that_are_there(self, program, tmp_path):
-        assert program(*COMPARE, "--seeds", "1", "--jobs", "1").returncode == 0
+    def test_more_seeds_are_added_to_those_that_are_there(
+        self, program, tmp_path, monkeypatch
+    ):
+        with monkeypatch.context() as patch:  # These figures are drawn over.
+            patch.setattr(run, "write_figure", lambda *_: None)
+            assert program(*COMPARE, "--seeds", "1", "--jobs", "1").returncode == 0
         before = read(tmp_path)["configurations"]
         done = program(*COMPARE, "--seeds", "2", "--curves")
         assert done.returncode == 0, done.stderr
@@ -106,9 +111,11 @@ class TestSideBySide:
         pictures = {"comparison.png", "comparison-curves.png"}
         assert names(tmp_path / "results") == {"comparison.json"} | pictures
         assert_pictures(tmp_path / "results", pictures)
+        monkeypatch.setattr(run, "write_figure", lambda *_: None)
         done = program(*COMPARE, "--seed", "1", "--seeds", "1")
         assert "3 of 3 are there already" in done.stdout
 
+    @pytest.mark.usefixtures("undrawn")
     def test_what_diverges_is_left_out(self, program, process, tmp_path):
         assert program(*COMPARE, "--jobs", "1").returncode == 0
         flags = (*FLAGS, "--lr", "1e39", "--momentum", "0", "--jobs", "2")
@@ -276,6 +283,7 @@ class TestCluster:
             for process in processes:
                 process.wait(30)
 
+    @pytest.mark.usefixtures("undrawn")
     def test_it_gives_what_this_machine_gives(self, program, address, tmp_path):
         done = program(*COMPARE, "--seeds", "2", "--cluster", address)
         assert done.returncode == 0, done.stderr

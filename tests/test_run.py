@@ -32,7 +32,7 @@ class TestTrain:
     def test_without_network_and_file_it_works_on_the_embedded_digits_and_says_so(
         self, process, tmp_path
     ):
-        done = process("--epochs", "3")
+        done = process("--epochs", "1", "--limit", "300")
         assert done.returncode == 0, done.stderr
         assert "MNIST was not found" in done.stderr
         assert "embedded digits" in done.stderr
@@ -97,6 +97,7 @@ class TestTrain:
         expected = run.RECIPES[recipe] | {"epochs": 1}
         assert expected.items() <= metrics["settings"].items()
 
+    @pytest.mark.usefixtures("undrawn")
     def test_same_seed_same_numbers(self, program, process, tmp_path):
         found = []
         for folder, start in (("one", program), ("two", process)):
@@ -110,7 +111,8 @@ class TestTrain:
         flags = ("--epochs", "1", "--limit", "50")
         done = process("--data", few_digits, *flags, PYTHONPATH=str(tmp_path))
         assert done.returncode == 0, done.stderr
-        done = process(*flags, MNIST_PATH=str(few_digits), PYTHONPATH=str(tmp_path))
+        command = ("reproduce", "source", "--seeds", "1", *flags)  # draws nothing
+        done = process(*command, MNIST_PATH=str(few_digits), PYTHONPATH=str(tmp_path))
         assert done.returncode == 0, done.stderr
         done = process(*flags, PYTHONPATH=str(tmp_path))
         assert "imported" in done.stderr  # The trap does work.
@@ -472,10 +474,10 @@ class TestCompare:
     )
     @pytest.mark.usefixtures("undrawn")
     def test_results_of_other_data_are_not_taken_for_these(
-        self, tmp_path, monkeypatch, capsys, command
+        self, tmp_path, few_digits, monkeypatch, capsys, command
     ):
         monkeypatch.chdir(tmp_path)
-        arrays = dict(np.load(DIGITS))
+        arrays = dict(np.load(few_digits))
         statuses = []
         for change in (0, 1):
             np.savez("d.npz", **arrays | {"x_train": arrays["x_train"] ^ change})
@@ -545,6 +547,7 @@ class TestPredict:
         (tmp_path / "results").mkdir()
         trained.save(tmp_path / "results" / "model.npz")
 
+    @pytest.mark.usefixtures("undrawn")
     def test_pictures_of_many_kinds(self, program, tmp_path, digits, model_path):
         zero = Image.fromarray(digits.train_images[0])  # the first digit is a 0
         large = zero.resize((300, 400))
@@ -716,8 +719,9 @@ class TestOnMnist:
         metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
         assert metrics["test_accuracy"] > 0.9
 
-    def test_the_fast_recipe_on_mnist(self, process, tmp_path, mnist_path):
-        done = process("--recipe", "fast", MNIST_PATH=str(mnist_path))
+    @pytest.mark.usefixtures("undrawn")
+    def test_the_fast_recipe_on_mnist(self, program, tmp_path, mnist_path):
+        done = program("--recipe", "fast", MNIST_PATH=str(mnist_path))
         assert done.returncode == 0, done.stderr
         metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
         assert len(metrics["history"]["loss"]) == 1
