@@ -136,6 +136,13 @@ class TestSteps:
         assert [point[0] for point in run["points"]] == list(range(1, 21))
         assert run["snapshots"] == list(range(21))
 
+    def test_steps_that_are_asked_for_at_once_are_all_taken(self, trainer):
+        start(trainer)
+        for _ in range(3):
+            trainer.obey({"do": "steps", "count": 2})
+        (run,) = settle(trainer)
+        assert run["step"] == 6
+
     def test_pause_halts_it_and_evaluates_all_that_is_held_out(self, trainer, split):
         start(trainer, epochs=100)
         trainer.obey({"do": "run"})
@@ -286,6 +293,8 @@ class TestTrouble:
         start(trainer, setup | {"epochs": 40})
         (run,) = finish(trainer, "steps", count=25)
         assert re.search(words, run["trouble"]), run["trouble"]
+        # What is known by heart is so at any step.
+        assert (run["best"] is None) == ("memorises" in words)
 
     def test_of_a_good_training_nothing_is_said(self, trainer):
         start(trainer, epochs=20)
@@ -615,12 +624,23 @@ class TestServer:
         assert_same(model.parameters, server[0].trainer.find(0, 5)[0].parameters)
         names = [model["name"] for model in get(server, "/models")[1]["models"]]
         assert names == ["first", "results/model.npz"]
+        written = (tmp_path / "results/model.npz").read_bytes()
         assert post(server, "/use", {}) == (200, {"model": 1})
+        before = (tmp_path / "results/model-before.npz").read_bytes()
+        assert before == written
         image = {"image": "t1", "model": 1}
         asked = post(server, "/trace", image)
         assert asked[0] == 200
         header, _ = read_frame(asked[1])
         assert header["model"]["name"] == "results/model.npz"
+
+    def test_the_network_of_another_training_is_not_used(self, server, tmp_path):
+        state = post(server, "/train", {"do": "start", "setups": [SETUP]})[1]
+        post(server, "/train", {"do": "start", "setups": [SETUP]})
+        asked = {"number": state["number"], "step": 0}
+        status, answer = post(server, "/use", asked)
+        assert (status, "train it again" in answer["message"]) == (400, True)
+        assert not (tmp_path / "results" / "model.npz").exists()
 
     def test_a_drawing_is_read_by_what_is_in_training(self, server):
         setup = SETUP | {"epochs": 20}
@@ -665,7 +685,8 @@ class TestServer:
             status, answer = post(server, "/use", {})
         assert (status, "the disk is full" in answer["message"]) == (500, True)
         assert (tmp_path / "results" / "model.npz").read_bytes() == before
-        assert sorted(p.name for p in (tmp_path / "results").iterdir()) == ["model.npz"]
+        kept = sorted(path.name for path in (tmp_path / "results").iterdir())
+        assert kept in (["model.npz"], ["model-before.npz", "model.npz"])
 
     @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
     def test_requests_beside_a_training_leave_memory_flat(self, server):

@@ -139,7 +139,7 @@ class TestSteering:
         assert "finished" in state(page)
         press(page, "#train-anew")
         until(page, lambda: step_of(page) == 0)
-        assert text_of(page, "train-run") == "Go on"
+        assert text_of(page, "train-run") == "Start"
 
     def test_a_rate_changes_on_the_way(self, page, server):
         fill(page, **SMALL, epochs="100")
@@ -152,7 +152,7 @@ class TestSteering:
         halted_at(page, server, 11)
         assert "rate 0.002" in state(page)
         fill(page, lr="-1")
-        until(page, lambda: "lr must be" in text_of(page, "trouble"))
+        until(page, lambda: "Rate must be" in text_of(page, "trouble"))
         assert server[0].trainer.runs[0].network.lr == 0.002
 
     def test_what_cannot_be_trained_is_said_as_one_types(self, page):
@@ -161,6 +161,7 @@ class TestSteering:
         for text, words in (
             ("8C5", "end in a dense layer"),
             ("64C5-500N-10N", "at most 2,000,000 weights"),
+            ("", "Layers must"),
             ("8C5-10N", "46,298 parameters"),
         ):
             fill(page, architecture=text)
@@ -168,13 +169,74 @@ class TestSteering:
             field = page.find_element("id", "A-architecture")
             wrong = field.get_attribute("aria-invalid")
             assert wrong == str("parameters" not in words).lower()
+        for name in ("lr", "epochs", "stop_at"):
+            usual = page.find_element("id", f"A-{name}").get_property("value")
+            fill(page, **{name: "1e999"})
+            until(page, lambda: re.search("^(Rate|Epochs|Halt at) must", plan(page)))
+            fill(page, **{name: usual})
+            until(page, lambda: "46,298 parameters" in plan(page))
         fill(page, epochs="many")
-        until(page, lambda: "epochs must be" in text_of(page, "plan"))
+        until(page, lambda: "Epochs must be" in text_of(page, "plan"))
         press(page, "#train-run")
-        until(page, lambda: "epochs must be" in text_of(page, "trouble"))
+        until(page, lambda: "Epochs must be" in text_of(page, "trouble"))
+
+
+def plan(browser):
+    return text_of(browser, "plan")
 
 
 class TestWatching:
+    def test_a_refused_change_does_not_count(self, page, server):
+        fill(page, **SMALL)
+        press(page, "#train-step")
+        halted_at(page, server, 1)
+        page.execute_script("document.querySelectorAll('#network canvas')[2].focus()")
+        for value, words in (("-1e38", "must be in"), ("0.5", "1 change of")):
+            page.execute_script(
+                "document.getElementById('edit-value').value = arguments[0];"
+                "document.querySelector('#edit button').click()",
+                value,
+            )
+            place = "checked" if "must" in words else "changes"
+            until(page, lambda p=place, w=words: w in text_of(page, p))
+            settle(page)
+        assert text_of(page, "changes").startswith("1 change of")
+        assert text_of(page, "warning") == ""
+
+    def test_a_link_to_a_model_is_opened_beside_a_training(self, page, server):
+        visit(page, server, "#image=t5")
+        link = page.execute_script("return location.hash")
+        press(page, "#training-part summary")
+        fill(page, **SMALL)
+        press(page, "#train-step")
+        halted_at(page, server, 1)
+        visit(page, server, link)
+        until(page, lambda: step_of(page) == 1)
+        settle(page)
+        assert text_of(page, "about").startswith("first: 12C4-MP3-64C4-10N")
+        choose(page, "model", "live")
+        until(page, lambda: "in training" in text_of(page, "about"))
+
+    def test_the_fields_show_what_is_in_training(self, page, server):
+        fill(page, **SMALL, epochs="7", limit="320")
+        press(page, "#race")
+        fill(page, "B", lr="0.5")
+        press(page, "#train-step")
+        halted_at(page, server, 1)
+        assert 'Press "Reset"' not in text_of(page, "plan")
+        visit(page, server)
+        until(page, lambda: step_of(page) == 1)
+        assert text_of(page, "warning") == ""
+        shown = {
+            name: page.find_element("id", name).get_property("value")
+            for name in ("A-architecture", "A-epochs", "A-limit", "A-lr", "B-lr")
+        }
+        assert list(shown.values()) == ["4C5-MP4-10N", "7", "320", "0.05", "0.5"]
+        fill(page, "B", lr="0.2")  # It counts at once.
+        until(page, lambda: server[0].trainer.runs[1].network.lr == 0.2)
+        fill(page, batch_size="64")
+        until(page, lambda: 'Press "Reset" to train this' in plan(page))
+
     def test_every_number_of_a_kept_step_can_be_pointed_at(self, page, server):
         fill(page, **SMALL)
         press(page, "#train-ten")
@@ -207,10 +269,10 @@ class TestWatching:
         )
         page.switch_to.active_element.send_keys("0.25")
         press(page, "#edit button")
-        until(page, lambda: "1 change since" in text_of(page, "changes"))
+        until(page, lambda: "1 change of" in text_of(page, "changes"))
         until(page, lambda: not server[0].trainer.is_running)
         settle(page)
-        assert "1 change since" in text_of(page, "changes")
+        assert "1 change of" in text_of(page, "changes")
         step = re.search(r"after step ([\d,]+)", text_of(page, "about"))[1]
         assert text_of(page, "walk-step").startswith(f"{step} (")
 
@@ -264,9 +326,9 @@ def curves(browser):
 
 
 def frame_checksum(browser):
-    """Return the checksum of the network that is shown, from the page's link."""
-    link = browser.execute_script("return location.hash")
-    return re.search("net=([0-9a-f]{8})", link)[1]
+    """Return the checksum of the network that is shown."""
+    script = "return document.getElementById('about').dataset.checksum"
+    return browser.execute_script(script)
 
 
 def checksum(run):
@@ -313,14 +375,18 @@ class TestOwn:
         assert page.find_element("id", "teach-part").is_displayed()
         page.find_element("tag name", "body").send_keys("3")
         until(page, lambda: "Kept as a 3" in text_of(page, "taught"))
+        press(page, "#teach button:nth-child(6)")  # It was a 5 after all.
+        until(page, lambda: "Kept as a 5" in text_of(page, "taught"))
+        assert server[0].own.read()[1].tolist() == [5]
         choose_first = "document.querySelector('#own select')"
         page.execute_script(
             f"const first = {choose_first}; first.value = 7;"
             "first.dispatchEvent(new Event('change'))"
         )
         until(page, lambda: server[0].own.read()[1].tolist() == [7])
-        press(page, "#teach button:nth-child(8)")
-        until(page, lambda: "2 digits of your own" in text_of(page, "taught"))
+        server[0].own.add(server[0].own.read()[0][0], 1)  # By another page.
+        press(page, "#own figure button")
+        until(page, lambda: "look at them again" in text_of(page, "learned"))
         press(page, "#own figure:nth-child(2) button")
         until(page, lambda: server[0].own.read()[1].tolist() == [7])
         assert server[0].own.read()[0].max() > 200
@@ -387,10 +453,5 @@ def test_on_mnist_it_reaches_99_percent(browser, model, mnist_path, tmp_path):
         until(browser, lambda: "of all 10,000 held-out" in state(browser))
         whole = re.search(r"1,563 ([\d.]+) % of all 10,000", state(browser))
         assert float(whole[1]) >= 99
-        settings = run.RECIPES["default"] | {"epochs": 1, "averaging": 0.3}
-        alone = HandwrittenNumberClassification(**settings, verbose=0)
-        alone.fit(split.images, split.labels)
         network = server[0].trainer.runs[0].network
-        for name, array in alone.parameters.items():
-            assert np.array_equal(network.parameters[name], array), name
         assert network.score(*tests) >= 0.99

@@ -41,7 +41,7 @@ export function fromLink(text) {
     wrong.push(`${key} in the link cannot be read; got ${value.slice(0, 40)}`);
     return undefined;
   };
-  state.net = take("net", (v) => /^[0-9a-f]{8}$/.test(v));
+  state.net = take("net", (v) => /^([0-9a-f]{8}|training)$/.test(v));
   state.image = take("image", (v) => /^(t\d{1,9}|p[\w-]*)$/.test(v));
   state.label = take("label", (v) => /^\d{1,4}$/.test(v), Number);
   state.cell = take("at", (v) => /^[\w.]{1,40}:\d{1,9}$/.test(v), (v) => {

@@ -21,7 +21,7 @@ export class Own {
     }));
     get("learn").addEventListener("click", () => this.learn());
     get("use-learned").addEventListener("click", async () => {
-      get("learned").textContent = `${this.told} ${await page.training.use()}`;
+      get("learned").textContent = `${this.told} ${await page.training.use(this.learned)}`;
     });
     this.take(fetch("own"));
   }
@@ -35,7 +35,10 @@ export class Own {
   async keep(digit) {
     const image = this.page.image();
     if (image === null) return;
-    const done = await this.take(this.page.postJSON("own", {do: "keep", image, label: digit}), "taught");
+    // What is shown has been kept already: it was another digit after all.
+    const again = this.kept === image && this.own?.labels.length > 0;
+    const order = again ? {do: "relabel", index: this.own.labels.length - 1, checksum: this.own.checksum} : {do: "keep", image};
+    const done = await this.take(this.page.postJSON("own", {...order, label: digit}), "taught");
     if (!done) return;
     this.kept = image;
     get("taught").textContent = `Kept as a ${digit}. You have ${this.many()}: "Learn mine" teaches the network.`;
@@ -51,6 +54,7 @@ export class Own {
   async take(request, place = "learned") {
     const own = await request.then((answer) => answer.json()).catch((error) => ({message: error.message}));
     if (own.message) {
+      if (/look at them again/.test(own.message)) await this.take(fetch("own"));
       get(place).textContent = own.message;
       get("own-part").hidden = false;
       return false;
@@ -76,23 +80,38 @@ export class Own {
       select.addEventListener("change", () => this.take(this.page.postJSON("own", {do: "relabel", index, label: Number(select.value), checksum})));
       remove.textContent = "✕";
       remove.setAttribute("aria-label", `Remove digit ${index + 1}, a ${label}`);
-      remove.addEventListener("click", () => this.take(this.page.postJSON("own", {do: "remove", index, checksum})));
+      remove.addEventListener("click", () => {
+        this.kept = null;  // Which was the last is not known any more.
+        this.take(this.page.postJSON("own", {do: "remove", index, checksum}));
+      });
       figure.append(pictureOf({data, shape: [28, 28, 1]}), select, remove);
       return figure;
     }));
   }
 
   async learn() {
+    const {training} = this.page, at = training.unfinishedStep;
+    if (at && this.warned !== training.number) {
+      this.warned = training.number;
+      get("learned").textContent = `This ends the training, which stands at step ${at.toLocaleString("en")}. Press again to go on.`;
+      return;
+    }
     get("learned").textContent = "learning …";
     get("use-learned").hidden = true;
     this.told = "";
-    this.learning = await this.page.training.begin([{...SETUP, start: this.page.model()}]);
-    if (this.learning === null) get("learned").textContent = "";
+    this.learned = null;
+    this.learning = await training.begin([{...SETUP, start: this.page.model()}]);
+    if (this.learning === null) get("learned").textContent = training.refused;
   }
 
   // Tell what has been learned, from the state of a training.
   follow(number, run) {
-    if (number !== this.learning || !run?.scores.before) return;
+    if (this.learned && number !== this.learned.number) get("use-learned").hidden = true;  // It is gone.
+    if (this.learning !== null && number > this.learning) {
+      this.learning = null;
+      get("learned").textContent = "Another training has ended the learning.";
+    }
+    if (number !== this.learning || !run.scores.before) return;
     const {before, after} = run.scores, of = (name) => before[name].images.toLocaleString("en");
     if (run.state === "failed") { get("learned").textContent = run.message; return; }
     if (!after) { get("learned").textContent = `learning: step ${run.step.toLocaleString("en")} of ${run.in_epoch * run.epochs} …`; return; }
@@ -100,6 +119,7 @@ export class Own {
       `of ${of("tests")} test images: ${percent(before.tests.accuracy)} before, ${percent(after.tests.accuracy)} after.`;
     get("learned").textContent = this.told;
     get("use-learned").hidden = false;
+    this.learned = {number, run: 0, step: run.step};
     this.learning = null;
   }
 }

@@ -203,13 +203,20 @@ function showNothing() {
 
 function showTrace(result) {
   if (state.image === null) return;
-  showUndo();
   if (!result?.frame) {
     get("warning").textContent = [...notes, result?.message].filter(Boolean).join("; ");
-    return;
+    if (tried) {  // It is refused, and does not count.
+      state.changes = state.changes.slice(0, -1);
+      get("checked").textContent = result?.message || "";
+    }
+    tried = false;
+    return showUndo();
   }
+  tried = false;
   get("warning").textContent = [...notes, result.frame.step?.message].filter(Boolean).join("; ");
   ({frame} = result);
+  showUndo();
+  get("about").dataset.checksum = frame.model.checksum;
   const last = frame.steps.length - 1, probabilities = Array.from(frame.arrays[`step.${last}`].data);
   const beside = result.beside ? Array.from(result.beside.arrays[`step.${result.beside.steps.length - 1}`].data) : [];
   showProbabilities(probabilities, beside);
@@ -406,13 +413,16 @@ function change(entry) {
   if (state.live) training.hold(frame.model.run, frame.model.step);
   state.changes = [...state.changes, entry];
   state.undone = [];
+  tried = true;
   tracer.request();
 }
+let tried = false;  // whether a change waits to be accepted
 
 function showUndo() {
   const {changes, undone} = state;
   get("changes-part").hidden = !changes.length && !undone.length;
-  get("changes").textContent = `${changes.length} ${changes.length === 1 ? "change" : "changes"} since training. `;
+  const since = state.live && frame ? `of the network after step ${frame.model.step.toLocaleString("en")}, which the training does not take up` : "since training";
+  get("changes").textContent = `${changes.length} ${changes.length === 1 ? "change" : "changes"} ${since}. `;
   get("undo-change").disabled = get("undo-all").disabled = !changes.length;
   get("redo-change").disabled = !undone.length;
 }
@@ -427,20 +437,21 @@ function showDrop() {
 
 // ---------------------------------------------------------------- Link
 
-let notes = [];  // what was wrong with the link
+let notes = [];      // what was wrong with the link
+let linked = false;  // whether it names a network that is not in training
 const checksumOf = (index) => index === null ? null : state.models[index]?.checksum;
 
 function saveLink() {
-  const net = state.live ? frame?.model.checksum : checksumOf(state.model);
+  const net = state.live ? "training" : checksumOf(state.model);
   const link = toLink({...state, net, beside: checksumOf(state.beside)});
-  // A training that runs is at another step when a link to it is opened.
-  if (state.models.length && !(state.live && training.isRunning)) history.replaceState(null, "", "#" + link);
+  if (state.models.length && location.hash !== "#" + link) history.replaceState(null, "", "#" + link);
 }
 
 async function openLink() {
   const {state: link, wrong} = fromLink(location.hash.slice(1)), named = (sum) => state.models.findIndex(({checksum}) => checksum === sum);
   notes = wrong;
-  if (link.net !== undefined) {
+  linked = link.net !== undefined && link.net !== "training";  // To what is not in training.
+  if (linked) {
     if (named(link.net) >= 0) state.model = named(link.net);
     else notes.push("the link was made with another network: its numbers are others");
   }
@@ -489,6 +500,10 @@ const training = new Training({
   watch(run, step, key) {
     const first = !state.snapshot;
     state.snapshot = [run, step];
+    if (first && linked) {
+      linked = false;  // The next training is shown.
+      return showModels();
+    }
     if (first) {
       state.live = true;
       showModels();
@@ -511,8 +526,8 @@ const training = new Training({
     showModels();
     tracer.request();
   },
-  async modelsChanged() {
-    Object.assign(state, await fetch("models").then((answer) => answer.json()));
+  async modelsChanged(number) {
+    Object.assign(state, await fetch("models").then((answer) => answer.json()), {model: number});
     showModels();
   },
 });

@@ -257,9 +257,10 @@ const backward = {
   softmax(frame, k, index) {
     const p = {name: `step.${k}`, index}, {smoothing} = frame.model;
     const classes = frame.steps[k].shape[0], target = targetOf(frame, index, classes);
+    const rises = valueOf(frame, p) < target, does = `a step ${rises ? "raises" : "lowers"} this score.`;
     const why = index === frame.label ? "The true class: the derivative is negative until p " +
-      "reaches its target, for a right answer, too; a step raises this score." :
-      "Not the true class: what it has in probability is taken from the true one; a step lowers this score.";
+      `reaches its target, for a right answer, too. p is ${rises ? "below" : "above"} it: ${does}` :
+      `Not the true class: what it has in probability beyond its target is taken from the true one; ${does}`;
     return {
       sentence: `Through −log and softmax together, the derivative by a score is p − y. ${why}`,
       headings: ["number"], terms: [{label: "p, its probability", a: p}],
@@ -297,7 +298,7 @@ function gradient(frame, name, index) {
     sentence: (bias ? "The bias is added everywhere in its map: its gradient is the sum of the map's derivatives." :
       "This weight was multiplied at each place with a number: its gradient sums, over the places, " +
       "that number times the derivative of the product.") +
-      (zeros ? ` ${zeros} of ${all.length} terms are 0 and not listed.` : ""),
+      (zeros ? ` ${zeros} of ${all.length} ${all.length === 1 ? "term is" : "terms are"} 0 and not listed.` : ""),
     headings: bias ? ["derivative"] : ["derivative", "number"], terms,
     ...summed(frame, shown, terms), update,
   };
@@ -331,9 +332,9 @@ function updateOf(frame, name, index) {
 function parameter(frame, name, index) {
   const k = userOf(frame, name);
   const joins = name === "B_dense" ? [{output: index}] : joinsOf(frame, k, {weight: index});
-  const places = joins.length === 1 ? "1 place" : `${joins.length} places`;
+  const places = joins.length === 1 ? "1 place, which is" : `${joins.length} places, which are`;
   return {
-    sentence: `A learned number. It is used at ${places}, which are marked. Change it, and see ` +
+    sentence: `A learned number. It is used at ${places} marked. Change it, and see ` +
       "what becomes of the answer.",
     terms: [], shown: valueOf(frame, {name, index}), editable: {name, index},
     marks: joins.flatMap(({input, output}) => [{name: `step.${k}`, index: output},

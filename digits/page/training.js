@@ -22,17 +22,17 @@ const FIELDS = {
   averaging: {title: "Averaging", usual: "0"},
   seed: {title: "Seed", usual: "0"},
   limit: {title: "Images", usual: "", hint: "all"},
-  stop_at: {title: "Halt at", usual: "", hint: "never"},
+  stop_at: {title: "Halt at", usual: "", hint: "99 %"},
 };
 const SMALL = {architecture: "8C5-MP3-16C5-10N", momentum: "0", weight_decay: "0", schedule: "constant", label_smoothing: "0"};
 const LESSONS = {
   "none": [{}, ""],
   "a rate too high": [{...SMALL, architecture: "10N", lr: "20", momentum: "0.9"},
-    "Each step overshoots: watch the loss stay far above that of guessing, and jump. Halt, go back to an earlier step, lower the rate, and go on."],
+    "Each step overshoots: watch the loss stay far above that of guessing, and jump. Then go back to an earlier step, set the rate to 0.05, and go on."],
   "no ReLU alive": [{...SMALL, lr: "1"},
     "One large step pushes all biases and kernels so far down that no ReLU passes anything: no gradient comes back, and nothing is learned any more, at any rate. Look at the maps, and at the way back."],
   "a network that only memorises": [{...SMALL, architecture: "16C5-MP3-64C5-10N", lr: "0.05", momentum: "0.9", batch_size: "20", epochs: "200", limit: "100"},
-    "A hundred images are soon known by heart: the accuracy on them reaches 100 %, on held-out images it does not. More images, or distortions, help."],
+    "A hundred images are soon known by heart: the accuracy on them reaches 100 %, on held-out images it does not. Change the number of images, or the distortions, and reset."],
 };
 
 export class Training {
@@ -79,9 +79,11 @@ export class Training {
     const setup = {};
     for (const [name, {choices}] of Object.entries(FIELDS)) {
       const text = get(`${letter}-${name}`).value.trim(), value = Number(text.replace(",", "."));
-      if (text === "") continue;
-      setup[name] = choices || name === "architecture" || Number.isNaN(value) ? text : value;
-      if (name === "stop_at" && /%$/.test(text)) setup[name] = Number(text.slice(0, -1).replace(",", ".")) / 100;
+      if (text === "" && FIELDS[name].usual === "") continue;
+      setup[name] = choices || name === "architecture" || text === "" || !Number.isFinite(value) ? text : value;
+      if (name !== "stop_at") continue;
+      const share = Number(text.replace("%", "").replace(",", "."));
+      if (Number.isFinite(share)) setup[name] = share > 1 || text.includes("%") ? share / 100 : share;
     }
     return setup;
   }
@@ -95,14 +97,23 @@ export class Training {
     const turn = this.planned = (this.planned || 0) + 1, told = [];
     for (const letter of this.letters) {
       const found = await this.page.postJSON("plan", {setup: this.read(letter)}).then((answer) => answer.json())
-        .catch((error) => ({message: error.message}));
+        .catch((error) => ({message: inWords(error.message)}));
       const many = (count) => count.toLocaleString("en");
       told.push(found.message || `${many(found.parameters)} parameters, ${many(found.multiply_adds)} multiply-adds an image; ` +
         `${many(found.steps)} steps an epoch` + (found.seconds ? `, about ${seconds(found.seconds)}` : ""));
       get(`${letter}-architecture`).setAttribute("aria-invalid", Boolean(found.message));
     }
     if (turn !== this.planned) return;
-    get("plan").textContent = told.map((text, k) => (told.length > 1 ? "AB"[k] + ": " : "") + text).join(". ") + this.unlike();
+    get("plan").textContent = told.map((text, k) => (told.length > 1 ? "AB"[k] + ": " : "") + text).join(". ") + this.unlike() +
+      (this.isOther ? ' Press "Reset" to train this in place of what is in training.' : "");
+  }
+
+  // Whether the fields show another set-up than what is in training.
+  get isOther() {
+    if (!this.runs.length) return false;
+    const wanted = this.letters.map((letter) => this.read(letter)), {runs} = this;
+    return wanted.length !== runs.length || wanted.some((setup, k) => Object.entries(FIELDS).some(([name, {live}]) =>
+      !live && name !== "stop_at" && String(Number(setup[name] ?? NaN) || setup[name] || "") !== String(Number(runs[k].setup[name] ?? NaN) || runs[k].setup[name] || "")));
   }
 
   // In what a race is none from the same start, in words.
@@ -149,7 +160,7 @@ export class Training {
     on("walk-last", "click", () => { this.walking = null; this.show(); });
     on("walk-go", "click", () => { if (this.walking !== null) this.back(this.run, this.walking); });
     on("watch", "change", () => { this.run = Number(get("watch").value); this.walking = null; this.show(); });
-    on("use", "click", () => this.use());
+    on("use", "click", async () => { get("used").textContent = await this.use(); });
     on("grid", "click", (event) => {
       const run = this.runs[this.run], at = digitAt(get("grid"), event);
       if (run && at !== null && at < run.looks_at.tests.length) this.page.openTest(run.looks_at.tests[at]);
@@ -176,7 +187,11 @@ export class Training {
     this.run = 0;
     get("used").textContent = "";
     if (this.state?.running) await this.order({do: "pause"});
-    if (!await this.order({do: "start", setups})) return null;
+    this.starting = true;
+    const started = await this.order({do: "start", setups});
+    this.starting = false;
+    if (!started) return null;
+    this.plan();
     if (then) await this.order(then);
     return this.number;
   }
@@ -187,11 +202,14 @@ export class Training {
 
   async order(order) {
     const state = await this.page.postJSON("train", order).then((answer) => answer.json()).catch((error) => {
-      get("trouble").textContent = error.message;
+      this.refused = inWords(error.message);
+      get("trouble").textContent = this.refused;
       return null;
     });
-    if (state) this.take(state);
-    return Boolean(state);
+    if (!state) return false;
+    this.refused = "";
+    this.take(state);
+    return true;
   }
 
   async back(run, step) {
@@ -199,12 +217,12 @@ export class Training {
     await this.order({do: "back", run, step});
   }
 
-  async use() {
-    const step = this.shownStep;
-    const done = await this.page.postJSON("use", {run: this.run, step}).then((answer) => answer.json()).catch((error) => ({message: error.message}));
-    get("used").textContent = done.message || `Written: "predict" and "draw" use it from now on, as it was after step ${step.toLocaleString("en")}.`;
-    if (!done.message) await this.page.modelsChanged();
-    return get("used").textContent;
+  // Write a network where "predict" and "draw" find it; return what has become of it.
+  async use(which = {number: this.number, run: this.run, step: this.shownStep}) {
+    const done = await this.page.postJSON("use", which).then((answer) => answer.json()).catch((error) => ({message: error.message}));
+    if (!done.message) await this.page.modelsChanged(done.model);
+    return done.message || `Written, as it was after step ${which.step.toLocaleString("en")}: "predict" and "draw" use it from now on. ` +
+      "If there was a model before, it is now in model-before.npz.";
   }
 
   // ---------------------------------------------------------------- What is new
@@ -218,7 +236,10 @@ export class Training {
     const state = await fetch("training" + (known || "")).then((answer) => answer.ok ? answer.json() : null).catch(() => null);
     this.pulling = false;
     if (state) this.take(state);
-    else this.again(2000);
+    else {
+      get("training-state").textContent = "no answer: is the program still running?";
+      this.again(2000);
+    }
   }
   again(wait) {
     clearTimeout(this.timer);
@@ -241,9 +262,11 @@ export class Training {
       return {...old, ...run, points: newer(old.points, run.points, old.points.at(-1)?.[0] ?? 0),
         looks: newer(old.looks, run.looks, old.looks.at(-1)?.[0] ?? -1)};
     });
+    const other = !same && this.number >= 0;
     if (!same) Object.assign(this, {number: state.number, run: 0, walking: null});
     this.state = state;
     this.show();
+    if (other && !this.starting) this.adopt();  // Another page has started it.
     this.again(state.running ? BETWEEN : 1000);
   }
 
@@ -263,8 +286,21 @@ export class Training {
     if (!state?.runs.length) return;
     get("training-part").open = true;
     this.take(state);
+    this.adopt();
+  }
+  // Show in the fields what is in training.
+  adopt() {
+    if (this.runs.some(({setup}) => setup.own)) return;
+    get("race").checked = this.runs.length > 1;
+    get("setup-B").hidden = !get("race").checked;
+    this.runs.forEach(({setup}, k) => {
+      for (const name of Object.keys(FIELDS)) get(`${"AB"[k]}-${name}`).value = typeof setup[name] === "boolean" ? Number(setup[name]) : setup[name] ?? "";
+    });
+    this.plan();
   }
 
+  // The step of a training that would be lost, or 0.
+  get unfinishedStep() { return Math.max(0, ...this.runs.filter((run) => run.state === "training").map((run) => run.step)); }
   get isRunning() { return Boolean(this.state?.running); }
   get shownStep() { return this.walking ?? this.runs[this.run]?.snapshots.at(-1) ?? 0; }
 
@@ -273,7 +309,7 @@ export class Training {
   show() {
     const {runs, state} = this, run = runs[this.run];
     get("watching").hidden = !run;
-    get("train-run").textContent = !run ? "Start" : state.running ? "Pause" : "Go on";
+    get("train-run").textContent = !run || !run.step && !state.running ? "Start" : state.running ? "Pause" : "Go on";
     get("watch-field").hidden = runs.length < 2;
     for (const id of ["train-step", "train-ten", "train-epoch"]) get(id).disabled = Boolean(run && state.running);
     if (!run) {
@@ -297,7 +333,7 @@ export class Training {
     walk.value = at;
     const shown = this.shownStep.toLocaleString("en");
     walk.setAttribute("aria-valuetext", `step ${shown}`);
-    get("walk-step").textContent = `${shown} (${run.snapshots.length} steps are kept)`;
+    get("walk-step").textContent = `${shown} (${run.snapshots.length} are kept: the last ones, and some before)`;
     get("walk-last").disabled = this.walking === null;
     get("walk-go").disabled = this.walking === null || this.walking === run.step;
     this.page.follow(this.number, run);
@@ -309,7 +345,7 @@ export class Training {
       const text = run.state === "failed" ? run.message : run.trouble;
       return text ? {text: (this.runs.length > 1 ? "AB"[k] + ": " : "") + text, run: k, step: run.best} : null;
     }).filter(Boolean);
-    const text = troubles.map((trouble) => trouble.text).join(" ");
+    const text = [...troubles.map((trouble) => trouble.text), this.refused].filter(Boolean).join(" ");
     if (get("trouble").textContent !== text) get("trouble").textContent = text;
     this.rescue = troubles.find(({run, step}) => step !== null && step < this.runs[run].step) || null;
     get("rescue").hidden = !this.rescue;
@@ -319,8 +355,10 @@ export class Training {
   // What belongs to the last look, anew only with another one.
   showLook(run) {
     const key = [this.number, this.run, run.last?.step, run.generation, get("points").closest("details").open].join();
-    if (!run.last || key === this.looked) return;
+    if (key === this.looked) return;
     this.looked = key;
+    document.querySelector(".watch").classList.toggle("unseen", !run.last);
+    if (!run.last) return;
     this.showGrid(run);
     this.showLayers(run);
     this.showPoints(run);
@@ -395,6 +433,8 @@ export class Training {
 
 // How many maps are dead, and which.
 const deadMaps = (maps) => maps.length ? `${maps.length}: ${maps.slice(0, 6).join(", ")}${maps.length > 6 ? ", …" : ""}` : "0";
+// A message that names settings, by the titles of their fields.
+const inWords = (message) => message.replace(/\b[a-z_]+\b/g, (word) => FIELDS[word]?.title || word);
 const percent = (share) => share === null || share === undefined ? "–" : (100 * share).toFixed(1) + " %";
 const seconds = (time) => time < 1 ? "1 s" : time < 100 ? Math.round(time) + " s" : Math.round(time / 60) + " min";
 

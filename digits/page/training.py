@@ -32,7 +32,7 @@ from digits.page.watching import (
     find_overflow,
     find_trouble,
 )
-from handwritten_classifier import HandwrittenNumberClassification
+from handwritten_classifier import HandwrittenNumberClassification, replace_file
 
 MOST_WORK = 50_000_000  # multiply-adds for an image
 MOST_EPOCHS, MOST_BATCH = 200, 1000
@@ -93,6 +93,11 @@ class Setup:
             if name in given:
                 check_integer(name, given[name], most, least=1)
         return cls(usual | given, limit, stop_at, start, own)
+
+    def describe(self, network: HandwrittenNumberClassification) -> dict[str, Any]:
+        """Return what the page's fields show, as it is now."""
+        now = {name: getattr(network, name) for name in self.settings}
+        return now | {"limit": self.limit, "stop_at": self.stop_at, "own": self.own}
 
     def make(self, models: list[HandwrittenNumberClassification]) -> Network:
         """Return the network to train, or raise what is wrong with the settings."""
@@ -271,7 +276,8 @@ class Trainer:
     def take_steps(self, fields: dict[str, Any]) -> None:
         """Take so many steps, and halt."""
         count = check_integer("count", fields.get("count", 1), 1000)
-        self.set_goal(self.step + count)
+        asked = self.step < self.goal < math.inf  # Those before are still being taken.
+        self.set_goal((self.goal if asked else self.step) + count)
 
     def take_epoch(self, _: dict[str, Any]) -> None:
         """Train to the end of the present epoch, and halt."""
@@ -332,15 +338,18 @@ class Trainer:
         self, fields: dict[str, Any], path: Path
     ) -> HandwrittenNumberClassification:
         """Write a network of the training to a file, and return it."""
-        run = self.find_run(fields) if self.runs else None
-        if run is None:
-            raise ValueError("there must be a training to be used; got none: start one")
+        if not self.runs or fields.get("number", self.number) != self.number:
+            required = "there must be the training whose network is to be used"
+            raise ValueError(f"{required}; got none, or another: train it again")
+        run = self.find_run(fields)
         snapshot = run.progress.find(fields.get("step"))
         settings = run.network.get_params()
         model = HandwrittenNumberClassification(**settings)
         snapshot.lay_into(model)
         model.metadata = {"trained": "on the page", "steps": snapshot.step}
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():  # Nothing is lost.
+            with replace_file(path.with_stem(f"{path.stem}-before")) as file:
+                file.write(path.read_bytes())
         model.save(path)
         return model
 
@@ -375,15 +384,16 @@ class Trainer:
         for k, run in enumerate(runs):
             known = generations[k] if k < len(generations) else -1
             step = since[k] if k < len(since) else -1
+            trouble, is_helped = find_trouble(run.progress)
             told.append(
                 run.progress.describe(known, step)
                 | {
                     "state": run.state,
                     "message": run.message,
                     "scores": run.scores,
-                    "trouble": find_trouble(run.progress),
-                    "best": run.progress.best_step(),
-                    "settings": run.network.get_params() | {"dtype": "float32"},
+                    "trouble": trouble,
+                    "best": run.progress.best_step() if is_helped else None,
+                    "setup": run.setup.describe(run.network),
                     "epochs": run.epochs,
                     "images": len(run.images),
                 }

@@ -343,17 +343,17 @@ def find_dead_layers(model: Model, dead: dict[str, list[int]]) -> list[str]:
     return [name.partition(":")[2] for (name, maps), b in sizes if len(maps) == len(b)]
 
 
-def find_trouble(progress: Progress) -> str | None:
-    """Return in a sentence what goes wrong in a training, if something does."""
+def find_trouble(progress: Progress) -> tuple[str | None, bool]:
+    """Return in words what goes wrong in a training, and whether going back helps."""
     last, model = progress.last, progress.model
     if last is None or last["step"] < 20:
-        return None
+        return None, True
     for token in find_dead_layers(model, last["dead"])[-1:]:
         return (
             f"all ReLUs of {token} are dead: no image that is looked at gives one of "
             "its maps a positive number, so that nothing up to it learns. "
             "A smaller rate from an earlier step, or another seed, helps"
-        )
+        ), True
     (loss, accuracy), held_out = last["training"], last["held_out"]
     classes = len(model.B_dense)
     if loss is None or loss > 2 * math.log(classes):
@@ -361,15 +361,16 @@ def find_trouble(progress: Progress) -> str | None:
         return (
             f"the loss {got}; guessing has {math.log(classes):.2f}: "
             "the rate is too high. Try a tenth of it, from an earlier step"
-        )
+        ), True
     if last["step"] >= 200 and accuracy < 1.5 / classes:
         return (
             f"after {last['step']:,} steps the network still guesses "
             f"({accuracy:.1%} right): the rate is too high, or far too low"
-        )
+        ), True
     if held_out and accuracy > 0.99 and held_out[1] < accuracy - 0.08:
         return (
             f"it memorises: {accuracy:.1%} of the training images are right, and "
-            f"{held_out[1]:.1%} of those held out. More images or distortions help"
-        )
-    return None
+            f"{held_out[1]:.1%} of those held out. More images or distortions help, "
+            "from the beginning"
+        ), False
+    return None, True
