@@ -28,7 +28,7 @@ import run
 from digits.mnist import DIGITS
 from digits.page.limits import MOST_HELD, Refusal, Turns
 from digits.page.requests import decode_image
-from digits.page.server import listen
+from digits.page.server import listen, read_drawing
 from digits.pictures import name_digits, prepare_image
 from handwritten_classifier import HandwrittenNumberClassification
 
@@ -100,6 +100,16 @@ class TestServer:
         status, levels = ask(address, "POST", sent, picture.tobytes())
         assert status == 200
         assert ask(address, "POST", "/read?digit=0", as_png(picture)) == (200, levels)
+
+    def test_where_most_are_in_doubt_it_says_why_that_may_be(self, digits, model_path):
+        pictures = [image.repeat(6, 0).repeat(6, 1) for image in digits.test_images[:3]]
+        row = 255 - np.hstack(pictures)
+        untrained = HandwrittenNumberClassification()
+        found = read_drawing(untrained, row)
+        assert found["doubts"].startswith("Most are in doubt: the picture may be")
+        trained = HandwrittenNumberClassification.load(model_path)
+        assert read_drawing(trained, row)["doubts"] == ""
+        assert read_drawing(untrained, 255 - pictures[0])["doubts"] == ""
 
     @pytest.mark.parametrize(
         ("level", "message"), [(255, "draw a digit"), (None, "no ink found")]

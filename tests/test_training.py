@@ -260,6 +260,7 @@ class TestTrouble:
         (run,) = finish(trainer)
         assert run["state"] == "failed"
         assert "lr must be small enough for training to converge" in run["message"]
+        assert_same(parameters(trainer), trainer.find(0, run["step"])[0].parameters)
         trainer.obey({"do": "back", "step": run["best"]})
         changed = {"lr": 0.05, "weight_decay": 0.0}
         trainer.obey({"do": "set", "settings": changed})

@@ -206,6 +206,7 @@ class TestWatching:
     def test_a_link_to_a_model_is_opened_beside_a_training(self, page, server):
         visit(page, server, "#image=t5")
         link = page.execute_script("return location.hash")
+        visit(page, server, link)
         press(page, "#training-part summary")
         fill(page, **SMALL)
         press(page, "#train-step")

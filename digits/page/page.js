@@ -97,6 +97,7 @@ function changed() {
   get("redo").disabled = !paper.canRedo;
   if (paper.code) {  // An image that the network takes as it is.
     state.several = false;
+    get("doubts").textContent = "";
     setImage(paper.code);
     showBoxes([], []);
     get("found").replaceChildren();
@@ -115,6 +116,7 @@ function showReading(result, last) {
   state.several = (result.names || []).length > 1;
   if (result.image) notes = [];
   get("answer").textContent = result.message;
+  get("doubts").textContent = result.doubts || "";
   if (last) state.chosen = result.chosen || 0;  // The user may have chosen another.
   showBoxes(result.names || [], result.boxes || []);
   showStages(result.stages || []);
@@ -500,10 +502,7 @@ const training = new Training({
   watch(run, step, key) {
     const first = !state.snapshot;
     state.snapshot = [run, step];
-    if (first && linked) {
-      linked = false;  // The next training is shown.
-      return showModels();
-    }
+    if (first && linked) return showModels();
     if (first) {
       state.live = true;
       showModels();
@@ -750,5 +749,6 @@ if (state.trains) {
   const image = () => state.image === null || state.image[0] === "t" ? null : state.image;
   own = new Own({postJSON, training, image, model: () => state.model}, state.classes);
   own.offer();
-  training.find();
+  await training.find();
+  linked = false;  // What is trained from now on is shown.
 }

@@ -45,7 +45,7 @@ from digits.page.limits import (
 )
 from digits.page.requests import Request, decode_image, encode_image
 from digits.page.training import Trainer
-from digits.pictures import find_digits, name_digits
+from digits.pictures import describe_doubts, find_digits, name_digits
 from digits.results import alone_in, make_folder
 from handwritten_classifier import HandwrittenNumberClassification
 
@@ -486,6 +486,7 @@ def read_drawing(
     stages = found.stages.items() if with_stages else ()
     return {
         "message": describe_reading(names, probabilities),
+        "doubts": describe_doubts(names).partition("\n")[2] if names[1:] else "",
         "names": names,
         "boxes": (found.boxes / (2 * image.shape[:2])).tolist(),
         "chosen": chosen,

@@ -464,6 +464,8 @@ class Trainer:
                             run, loss, is_last=step == epochs * progress.in_epoch
                         ),
                     )
+                    if self.ended or run not in self.runs:
+                        return
                     progress.keep()  # With `averaging`, not what the last step left.
                     progress.last = None
                     progress.look()
@@ -471,11 +473,9 @@ class Trainer:
             self.leave(run, "finished", run.message)
             self.look_at_all(run)
         except FloatingPointError as error:
-            snapshot = progress.find(None)
-            where = find_overflow(
-                snapshot.lay_into(copy.deepcopy(run.template)),
-                progress.looks.tests[0][:20],
-            )
+            # `fit` has undone the epoch; what is shown is the last step.
+            last = progress.find(None).lay_into(run.network)
+            where = find_overflow(last, progress.looks.tests[0][:20])
             place = f"; the first result that overflows: {where}" if where else ""
             self.leave(run, "failed", f"{error}{place}")
         except Exception as error:
@@ -499,9 +499,8 @@ class Trainer:
             if rule and reached and reached >= rule and not run.message:  # once
                 with self.changed:
                     self.goal = 0
-                    run.message = (
-                        f"halted at {reached:.1%} of the held-out images, as set"
-                    )
+                    share = f"{reached:.1%} of the held-out images"
+                    run.message = f"halted at {share}, as set"
         return is_last or self.wait(run)
 
     def wait(self, run: Run) -> bool:
