@@ -189,6 +189,20 @@ class TestSteps:
         told = trainer.describe((before["generation"] + 1,), (6,))["runs"][0]
         assert [point[0] for point in told["points"]] == list(range(1, 10))
 
+    def test_it_stands_still_while_somebody_draws(self, trainer, monkeypatch):
+        monkeypatch.setattr("digits.page.training.GIVEN_WAY", 2)
+        start(trainer, epochs=200)
+        trainer.obey({"do": "run"})
+        while trainer.step < 3:
+            time.sleep(0.005)
+        trainer.give_way()
+        time.sleep(0.5)
+        step = trainer.step
+        time.sleep(0.5)
+        assert trainer.step == step
+        while trainer.step == step:  # It goes on by itself.
+            time.sleep(0.01)
+
 
 class TestBack:
     def test_a_network_is_what_it_was_and_goes_on(self, trainer):

@@ -402,6 +402,8 @@ class DrawingServer:
 
     async def read(self, request: web.Request) -> web.Response:
         """Read the picture in a request."""
+        if self.trainer:
+            self.trainer.give_way()
         asked = READING.fullmatch(request.query_string)
         if not asked or int(asked["model"] or 0) >= len(self.frames.models):
             raise Refusal(404, "there is no such page")

@@ -37,6 +37,7 @@ from handwritten_classifier import HandwrittenNumberClassification, replace_file
 MOST_WORK = 50_000_000  # multiply-adds for an image
 MOST_EPOCHS, MOST_BATCH = 200, 1000
 LIVE = ("lr", "momentum", "weight_decay")  # settings that can change on the way
+GIVEN_WAY = 0.15  # seconds that a training stands still for what somebody draws
 LAST_STEP = 1.5  # seconds that the end of the program waits for a step
 OWN_SHARE, MOST_TIMES = 0.2, 200  # of own digits among all, and of each in an epoch
 TIMED = 3  # steps of which the time is taken
@@ -190,6 +191,7 @@ class Trainer:
         self.changed = threading.Condition()
         self.runs: list[Run] = []
         self.goal, self.number, self.ended = 0.0, 0, False
+        self.still_until = 0.0
 
     # ------------------------------------------------------------ What is asked
 
@@ -315,6 +317,10 @@ class Trainer:
         for run in runs:
             if run.thread:
                 run.thread.join(LAST_STEP)
+
+    def give_way(self) -> None:
+        """Take no step for a moment: a drawing is read, which must not wait."""
+        self.still_until = time.monotonic() + GIVEN_WAY
 
     def close(self) -> None:
         """End all, with the program."""
@@ -492,6 +498,8 @@ class Trainer:
         """Keep what a step has done; return whether the training ends with it."""
         progress = run.progress
         progress.note(loss)
+        while (left := self.still_until - time.monotonic()) > 0 and not self.ended:
+            time.sleep(left)
         if progress.is_time_to_look():
             last = progress.look()
             reached = last["held_out"] and last["held_out"][1]
