@@ -21,7 +21,7 @@ from digits.own import OwnDigits
 from digits.page.frames import Frames
 from digits.page.requests import Request, encode_image
 from digits.page.training import MOST_WORK, Network, Trainer
-from digits.page.watching import Curve, Thinned
+from digits.page.watching import Curve, Thinned, find_trouble
 from handwritten_classifier import HandwrittenNumberClassification
 
 SETUP = {"architecture": "4C5-MP4-10N", "lr": 0.1, "momentum": 0.9, "epochs": 2}
@@ -310,6 +310,18 @@ class TestTrouble:
         assert re.search(words, run["trouble"]), run["trouble"]
         # What is known by heart is so at any step.
         assert (run["best"] is None) == ("memorises" in words)
+
+    @pytest.mark.parametrize(
+        ("loss", "accuracy", "words"),
+        [(2.3, 0.1, "still guesses"), (None, 0.1, "the loss is infinite")],
+    )
+    def test_guessing_and_infinity_are_said(self, trainer, loss, accuracy, words):
+        start(trainer)
+        last = {"step": 300, "dead": {"0:4C5": []}, "held_out": None}
+        progress = trainer.runs[0].progress
+        settle(trainer)
+        progress.last = last | {"training": [loss, accuracy]}
+        assert words in find_trouble(progress)[0]
 
     def test_of_a_good_training_nothing_is_said(self, trainer):
         start(trainer, epochs=20)

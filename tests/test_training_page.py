@@ -233,6 +233,11 @@ class TestWatching:
             for name in ("A-architecture", "A-epochs", "A-limit", "A-lr", "B-lr")
         }
         assert list(shown.values()) == ["4C5-MP4-10N", "7", "320", "0.05", "0.5"]
+        # Another page starts another; this one shows it.
+        setup = SMALL | {"lr": 0.05, "epochs": 9}
+        server[0].trainer.obey({"do": "start", "setups": [setup, setup]})
+        field = page.find_element("id", "A-epochs")
+        until(page, lambda: field.get_property("value") == "9")
         fill(page, "B", lr="0.2")  # It counts at once.
         until(page, lambda: server[0].trainer.runs[1].network.lr == 0.2)
         fill(page, batch_size="64")

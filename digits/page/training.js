@@ -187,10 +187,7 @@ export class Training {
     this.run = 0;
     get("used").textContent = "";
     if (this.state?.running) await this.order({do: "pause"});
-    this.starting = true;
-    const started = await this.order({do: "start", setups});
-    this.starting = false;
-    if (!started) return null;
+    if (!await this.order({do: "start", setups})) return null;
     this.plan();
     if (then) await this.order(then);
     return this.number;
@@ -251,8 +248,7 @@ export class Training {
     if (this.state && state.time < this.state.time) return;  // A later answer has arrived before.
     const same = state.number === this.number && state.runs.length === this.runs.length;
     if (!same && state.runs.some((run) => !run.looks_at)) {  // Another page has started anew.
-      this.runs = [];
-      this.number = -1;
+      Object.assign(this, {runs: [], number: -1, foreign: true});
       return this.again(0);
     }
     this.runs = state.runs.map((run, k) => {
@@ -262,11 +258,11 @@ export class Training {
       return {...old, ...run, points: newer(old.points, run.points, old.points.at(-1)?.[0] ?? 0),
         looks: newer(old.looks, run.looks, old.looks.at(-1)?.[0] ?? -1)};
     });
-    const other = !same && this.number >= 0;
     if (!same) Object.assign(this, {number: state.number, run: 0, walking: null});
     this.state = state;
     this.show();
-    if (other && !this.starting) this.adopt();  // Another page has started it.
+    if (this.foreign) this.adopt();
+    this.foreign = false;
     this.again(state.running ? BETWEEN : 1000);
   }
 

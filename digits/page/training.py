@@ -217,12 +217,11 @@ class Trainer:
             "epoch": self.take_epoch,
             "set": self.change_settings,
             "back": self.go_back,
-            "end": self.end,
         }
         order = fields.get("do")
         if not isinstance(order, str) or order not in orders:
             raise ValueError(f"do must be among {list(orders)}; got {order!r:.40}")
-        if order not in ("start", "end") and not self.runs:
+        if order != "start" and not self.runs:
             raise ValueError(f"{order} must follow a start; got nothing in training")
         orders[order](fields)
         return self.describe()
@@ -241,7 +240,7 @@ class Trainer:
             pair = self.choose_images(setup)
             looks = Looks(pair, self.split.held_out, self.tests)
             runs.append(Run(setup, network, pair, looks))
-        self.end({})
+        self.end()
         with self.changed:
             self.number += 1
             self.goal, self.runs = 0, runs
@@ -309,7 +308,7 @@ class Trainer:
             if not run.is_alive:  # It waits, to be looked at and to go on.
                 self.begin(run)
 
-    def end(self, _: dict[str, Any]) -> None:
+    def end(self) -> None:
         """End the present training; nothing is kept."""
         with self.changed:
             runs, self.runs = self.runs, []
@@ -325,7 +324,7 @@ class Trainer:
     def close(self) -> None:
         """End all, with the program."""
         self.ended = True
-        self.end({})
+        self.end()
 
     def find_run(self, fields: dict[str, Any]) -> Run:
         """Return the run that a request names, or the first one."""

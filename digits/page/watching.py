@@ -21,7 +21,7 @@ from handwritten_classifier import HandwrittenNumberClassification
 
 Model = HandwrittenNumberClassification
 RECENT, OLDER = 200, 50  # snapshots: of the last steps, and of all before them
-MOST_KEPT = 200_000_000  # bytes of the snapshots of one network
+MOST_KEPT = 400_000_000  # bytes of the snapshots of one network
 MOST_POINTS = 4000  # of the curve
 MOST_LOOKS = 500  # evaluations that are kept
 MOST_PICTURES = 300  # of the film
@@ -210,16 +210,16 @@ class Progress:
         self.step = self.generation = self.backs = 0
         self.curve, self.history = Curve(), Thinned(MOST_LOOKS)
         size = 2 * sum(p.nbytes for p in model.parameters.values())
-        recent = max(5, min(RECENT, MOST_KEPT // size - OLDER))
-        self.recent: deque[Snapshot] = deque(maxlen=recent)
-        self.older = Thinned(max(2, min(OLDER, MOST_KEPT // size - recent)))
+        most = max(10, MOST_KEPT // size)  # Of large networks, fewer are kept.
+        self.recent: deque[Snapshot] = deque(maxlen=min(RECENT, most * 4 // 5))
+        self.older = Thinned(min(OLDER, most // 5))
         self.film = Thinned(MOST_PICTURES)
         self.last: dict[str, Any] | None = None  # the last look
         self.whole: dict[str, Any] | None = None  # at all held-out images
         self.looked_at, self.cost, self.speed = 0.0, 0.0, None
         self.since = (0.0, 0)  # when, and after which step, the present speed began
 
-    def keep(self) -> Snapshot:
+    def keep(self) -> None:
         """Keep what the network is now."""
         taken = Snapshot.take(self.model, self.step)
         with self.lock:
@@ -228,7 +228,6 @@ class Progress:
             if len(self.recent) == self.recent.maxlen:
                 self.older.add(self.recent[0])
             self.recent.append(taken)
-        return taken
 
     def note(self, loss: float) -> None:
         """Take up a step that has been done."""
