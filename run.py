@@ -562,7 +562,7 @@ def predict(args: argparse.Namespace) -> int:
             status = 1
             continue
         probabilities = model.predict_proba(found.images)
-        names = pictures.name_digits(probabilities)
+        names = pictures.name_digits(probabilities, found.touching)
         for name, shares in zip(names, probabilities, strict=True):
             rows.append((file, name, *(f"{p:.1%}" for p in shares)))
         path = name_apart(output / f"read-{Path(file).stem[-50:]}.png", read)

@@ -515,7 +515,7 @@ def plot_reading(
     """
     found = find_digits(image) if found is None else found
     probabilities = model.predict_proba(found.images)
-    names = name_digits(probabilities)
+    names = name_digits(probabilities, found.touching)
     rows = math.ceil(min(len(names), MOST_READINGS) / 10)
     height, width = found.stages["picture"].shape
     heights = 0.4 + min(max(3 * height / width, 1), 6), 0.4 + 1.35 * rows  # inches

@@ -242,7 +242,7 @@ def enlarge_digits(small: np.ndarray) -> np.ndarray:
 
     Their ink is known, so that only the last stage of the preprocessing is left.
     """
-    from digits.pictures import imitate_mnist
+    from digits.mnist_form import imitate_mnist
 
     fields = np.concatenate([imitate_mnist(digit)[..., 0] for digit in small])
     return np.rint(255 * fields).astype(np.uint8)

@@ -13,7 +13,8 @@ function per stage, each of which takes what the stage before it returns::
                           (`ruling.py`), and without what reaches in from the edge
     find_pieces           the connected components of these pixels (`pieces.py`)
     group_pieces          which pieces form one digit, in reading order
-    _even_strokes         one digit, with strokes as wide as MNIST's
+    separate_digits       digits that touch, cut apart (`touching.py`)
+    even_strokes          one digit, with strokes as wide as MNIST's (`mnist_form.py`)
     imitate_mnist         28x28 pixels, by MNIST's own procedure
 
 Ink is a float from 0, which is paper, to about 1. A box is top, left, bottom, right in
@@ -35,16 +36,11 @@ from typing import IO
 import numpy as np
 
 from digits.decoder import REQUIRED_PICTURE, decode_picture
-from digits.ink import (
-    INK_SHARE,
-    LEAST_CONTRAST,
-    find_writing,
-    stroke_width,
-    to_dark_strokes,
-)
+from digits.ink import LEAST_CONTRAST, find_writing, to_dark_strokes
 from digits.pieces import Digit, find_pieces, group_pieces
 from digits.ruling import shrink
 from digits.sheet import PHOTOGRAPH, cut_out_sheet
+from digits.touching import as_image, crop, separate_digits
 
 # ---------------------------------------------------------------------- Public
 
@@ -71,6 +67,8 @@ def find_digits(image: np.ndarray) -> SimpleNamespace:
             The input of the network, one image per digit; n is at least 1.
         boxes : int array of shape (n, 4)
             Top, left, bottom and right of each bounding box, in pixels of `image`.
+        touching : bool array of shape (n,)
+            Which ones may be several digits that touch, but were not cut apart.
         stages : dict of str to array of shape (H, W), at most 2400 pixels long
             The picture after each stage, by name, in order.
 
@@ -80,12 +78,10 @@ def find_digits(image: np.ndarray) -> SimpleNamespace:
         If `image` is not such an array, or shows no ink.
     """
     ink, labels, digits, stages = _preprocess(image)
-    images = [imitate_mnist(_even_strokes(ink, labels, *digit)) for digit in digits]
+    images, boxes, touching = separate_digits(ink, labels, digits)
     scale = np.divide(np.shape(image)[:2], ink.shape)
-    boxes = np.rint(np.tile(scale, 2) * [digit.box for digit in digits])
-    return SimpleNamespace(
-        images=np.concatenate(images), boxes=boxes.astype(int), stages=stages
-    )
+    boxes = np.rint(np.tile(scale, 2) * boxes).astype(int)
+    return SimpleNamespace(images=images, boxes=boxes, touching=touching, stages=stages)
 
 
 def prepare_image(image: np.ndarray) -> np.ndarray:
@@ -111,12 +107,17 @@ def prepare_image(image: np.ndarray) -> np.ndarray:
     boxes = np.array([digit.box for digit in digits])
     box = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
     numbers = [number for digit in digits for number in digit.numbers]
-    return imitate_mnist(_even_strokes(ink, labels, box, numbers))
+    return as_image(*crop(ink, labels, Digit(box, numbers)))
 
 
-def name_digits(probabilities: np.ndarray) -> list[str]:
-    """Return each row's most probable class as text, with a "?" if it is in doubt."""
-    doubts = np.where(probabilities.max(axis=1) < UNSURE, "?", "")
+def name_digits(
+    probabilities: np.ndarray, touching: np.ndarray | bool = False
+) -> list[str]:
+    """Return each row's most probable class as text, with a "?" if it is in doubt.
+
+    So is what may be several digits that touch, as `find_digits` returns it.
+    """
+    doubts = np.where(touching | (probabilities.max(axis=1) < UNSURE), "?", "")
     classes = probabilities.argmax(axis=1)
     return [f"{digit}{doubt}" for digit, doubt in zip(classes, doubts, strict=True)]
 
@@ -126,7 +127,9 @@ def describe_doubts(names: list[str]) -> str:
     doubtful = sum("?" in name for name in names)
     if not doubtful:
         return ""
-    line = f"?: in doubt, for no digit has a probability of {UNSURE:.0%}"
+    line = (
+        f"?: in doubt, for no digit has a probability of {UNSURE:.0%}, or several touch"
+    )
     if doubtful <= len(names) / 2:
         return line
     return f"{line}\nMost are in doubt: the picture may be turned, blurred or no digits"
@@ -316,93 +319,3 @@ def _fill_transparent(grey: np.ndarray, opacity: np.ndarray) -> np.ndarray:
     elif visible.size and visible.mean() > 127.5:
         paper = 0
     return grey * opacity + paper * (1 - opacity)
-
-
-# ---------------------------------------------------------------------- MNIST's form
-
-# Stroke widths that are left as they are, in pixels of MNIST's box of 20x20. Of MNIST's
-# own digits, 95 % are within.
-_THINNEST, _THICKEST = 2.0, 4.5
-_DIGIT_SIDE = 200  # pixels on the longer side of a digit whose strokes are evened
-_BOX, _FIELD = 20, 28  # pixels: of a digit on its longer side, and of the whole image
-
-
-def _even_strokes(
-    ink: np.ndarray, labels: np.ndarray, box: np.ndarray, numbers: list[int]
-) -> np.ndarray:
-    """Cut out a digit, set its dark ink to 1, and make its strokes as wide as MNIST's.
-
-    Parameters
-    ----------
-    ink, labels : arrays of shape (H, W)
-        As `_preprocess` returns them.
-    box, numbers
-        As in `Digit`.
-    """
-    import cv2
-
-    top, left, bottom, right = box
-    mask = np.isin(labels[top:bottom, left:right], numbers)
-    digit = np.where(mask, ink[top:bottom, left:right], 0)
-    digit = np.minimum(digit / np.percentile(digit[mask], 90), 1)
-    digit = shrink(digit, _DIGIT_SIDE)
-    digit /= digit.max()
-    unit = max(digit.shape) / _BOX
-    width = stroke_width(digit > 0.5) / unit
-    missing = np.clip(width, _THINNEST, _THICKEST) - width
-    side = round(abs(missing) * unit) + 1
-    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-    change = cv2.dilate if missing > 0 else cv2.erode
-    evened = change(np.pad(digit, side), disk)
-    return evened if evened.max() > 0.5 else digit  # Erosion must not erase it.
-
-
-def imitate_mnist(ink: np.ndarray) -> np.ndarray:
-    """Bring the ink of one digit into the form of MNIST's images.
-
-    This is MNIST's own procedure (LeCun et al. 1998, section III.A): crop to the ink,
-    scale into 20x20 pixels with the aspect ratio kept, and put the centre of mass into
-    the middle of 28x28. The strongest ink becomes 1.
-
-    Parameters
-    ----------
-    ink : array of shape (H, W)
-        From 0, which is paper, upward. Less than a fifth of the maximum is paper, too.
-
-    Returns
-    -------
-    float32 array of shape (1, 28, 28, 1), in 0..1
-
-    Raises
-    ------
-    ValueError
-        If `ink` is not such an array, or has no ink.
-    """
-    ink = np.asarray(ink)
-    if ink.ndim != 2 or not (np.isfinite(ink).all() and ink.max(initial=0) > 0):
-        got = f"shape {ink.shape} from {ink.min(initial=0)} to {ink.max(initial=0)}"
-        raise ValueError(f"ink must be finite, (H, W), and not all 0; got {got}")
-    digit = _fit_into_box(np.where(ink < INK_SHARE * ink.max(), 0, ink))
-    prepared = np.zeros((1, _FIELD, _FIELD, 1), np.float32)
-    places = []
-    for axis, side in enumerate(digit.shape):
-        centre = np.average(np.arange(side), weights=digit.sum(axis=1 - axis))
-        # MNIST's middle is pixel 14, counted from 0. The digit stays in the field.
-        start = min(max(round(_FIELD // 2 - centre), 0), _FIELD - side)
-        places.append(slice(start, start + side))
-    prepared[0, places[0], places[1], 0] = digit
-    return prepared
-
-
-def _fit_into_box(ink: np.ndarray) -> np.ndarray:
-    """Crop to the ink and scale it to 20 pixels on its longer side."""
-    from PIL import Image
-
-    rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
-    crop = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    crop = np.ascontiguousarray(crop, np.float32)
-    scale = max(crop.shape)
-    height, width = (max(1, round(_BOX * side / scale)) for side in crop.shape)
-    resized = Image.fromarray(crop).resize((width, height), Image.Resampling.BILINEAR)
-    digit = np.asarray(resized)
-    return digit / digit.max()

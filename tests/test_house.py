@@ -79,9 +79,18 @@ class TestImports:
         assert [room for room in ROOMS if "run" in rooms_imported(room)] == []
 
     def test_pictures_need_no_network(self):
-        reading = {f"digits.{room}" for room in ("decoder", "ink", "pieces", "ruling")}
-        assert rooms_imported("digits.pictures") <= reading | {"digits.sheet"}
+        reading = {"decoder", "ink", "pieces", "ruling", "sheet", "touching"}
+        rooms = {f"digits.{room}" for room in reading}
+        assert rooms_imported("digits.pictures") <= rooms
         assert rooms_imported("digits.decoder") == set()
+        below = rooms_imported("digits.touching") - rooms
+        assert below == {"digits.mnist_form", "handwritten_classifier"}
+        network = [
+            where
+            for module, _, where in find_imports(ROOMS["digits.touching"])
+            if module == "handwritten_classifier"
+        ]
+        assert "top" not in network  # Only what judges cuts needs one.
 
     def test_own_digits_need_no_page_and_no_pictures(self):
         below = {"handwritten_classifier", "digits.mnist", "digits.mnist_files"}

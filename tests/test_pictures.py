@@ -14,10 +14,10 @@ from PIL import Image
 import run
 from digits import pieces
 from digits.mnist import read_data
+from digits.mnist_form import imitate_mnist
 from digits.pictures import (
     describe_doubts,
     find_digits,
-    imitate_mnist,
     name_digits,
     prepare_image,
     read_image,
@@ -315,7 +315,7 @@ class TestFindDigits:
         monkeypatch.setattr(pieces, "_MOST_PIECES", 500)
         specks = 255 * (rng.random((140, 200)) < 0.9).astype(np.uint8)
         found = find_digits(specks.repeat(5, 0).repeat(5, 1))
-        assert 1 <= len(found.boxes) <= 500
+        assert 1 <= len(found.boxes) <= 600  # Some are cut.
 
     def test_rows_are_read_from_the_top_and_each_from_the_left(self, digits):
         images = digits.test_images[:9]
@@ -436,7 +436,7 @@ def test_doubt_begins_below_its_threshold():
 
 def test_doubts_are_described_and_most_of_all_where_most_are():
     assert describe_doubts(["1", "2"]) == ""
-    line = "?: in doubt, for no digit has a probability of 70%"
+    line = "?: in doubt, for no digit has a probability of 70%, or several touch"
     assert describe_doubts(["1", "2?"]) == line
     assert describe_doubts(["1?", "2?", "3"]).startswith(f"{line}\nMost are in doubt")
 

@@ -483,7 +483,7 @@ def read_drawing(
         blank = image.min() == image.max()
         return {"message": "draw a digit" if blank else "no ink found"}
     probabilities = model.predict_proba(found.images)
-    names = name_digits(probabilities)
+    names = name_digits(probabilities, found.touching)
     chosen = min(chosen, len(names) - 1)
     stages = found.stages.items() if with_stages else ()
     return {

@@ -50,9 +50,11 @@ LIGHTS = ("even", "slanting", "shadow")
 HEIGHT = 180  # pixels, of a digit
 
 
-def take_picture(digits, rng, *, pen="as written", paper="plain", light="even"):
+def take_picture(
+    digits, rng, *, pen="as written", paper="plain", light="even", touching=False
+):
     """Return digits in a row on paper as a photograph, uint8 (H, W, 3), and boxes."""
-    ink, boxes = write_row(digits, rng, PENS[pen][0])
+    ink, boxes = write_row(digits, rng, PENS[pen][0], touching)
     down, across, darkness, width = PAPERS[paper]
     angle, width = rng.uniform(-4, 4), max(1.2, width * HEIGHT)
     lines = np.zeros_like(ink)
@@ -73,7 +75,7 @@ def take_picture(digits, rng, *, pen="as written", paper="plain", light="even"):
     return np.asarray(Image.open(file)), boxes
 
 
-def write_row(digits, rng, width):
+def write_row(digits, rng, width, touching=False):
     """Return the ink of a row of digits, 0..1, and the box of each in it."""
     heights = (round(HEIGHT * rng.uniform(0.9, 1.1)) for _ in digits)
     strokes = [write(d, h, width) for d, h in zip(digits, heights, strict=True)]
@@ -84,13 +86,24 @@ def write_row(digits, rng, width):
     left = margin + max(0, tall - wide) // 2
     for stroke in strokes:
         top = margin + round(rng.uniform(-0.1, 0.1) * HEIGHT)
-        bottom, right = top + len(stroke), left + stroke.shape[1]
-        ink[top:bottom, left:right] = stroke
+        bottom = top + len(stroke)
+        if touching and boxes:
+            left = find_contact(ink[top:bottom], stroke) - round(0.02 * HEIGHT)
+        right = left + stroke.shape[1]
+        ink[top:bottom, left:right] = np.maximum(ink[top:bottom, left:right], stroke)
         rows, columns = (np.flatnonzero((stroke > 0.5).any(axis=a)) for a in (1, 0))
         ends = rows[-1] + 1, columns[-1] + 1
         boxes.append((top + rows[0], left + columns[0], top + ends[0], left + ends[1]))
         left = right + gap
     return ink, np.array(boxes)
+
+
+def find_contact(ink, stroke):
+    """Return how far to the left a stroke gets before it touches the ink beside it."""
+    ends = np.where((ink > 0.5).any(axis=1), ink.shape[1], 0)
+    ends -= (ink > 0.5)[:, ::-1].argmax(axis=1)
+    starts = np.where((stroke > 0.5).any(axis=1), (stroke > 0.5).argmax(axis=1), np.inf)
+    return max(0, int((ends - starts).max()))
 
 
 def write(digit, height, width):
@@ -153,29 +166,33 @@ def shine(shape, light, rng):
     return bright
 
 
-def read_pictures(model, images, labels, kinds, seed=0):
-    """Read a picture of three digits of each kind: (pen, paper, light).
+def read_pictures(model, images, labels, kinds, seed=0, count=3, touching=False):
+    """Read a picture of some digits of each kind: (pen, paper, light).
 
     Returns the kind of each, whether all were found, and how many were read right.
     """
     rng, results = np.random.default_rng(seed), []
     for pen, paper, light in kinds:
-        chosen = rng.integers(len(images), size=3)
-        options = {"pen": pen, "paper": paper, "light": light}
+        chosen = rng.integers(len(images), size=count)
+        options = {"pen": pen, "paper": paper, "light": light, "touching": touching}
         picture, boxes = take_picture(images[chosen], rng, **options)
-        hits = count_hits(model, picture, boxes, labels[chosen])
+        apart = 0.4 if touching else 0.15  # where one ends, another begins
+        hits = count_hits(model, picture, boxes, labels[chosen], apart)
         results.append(((pen, paper, light), *hits))
     return results
 
 
-def count_hits(model, picture, boxes, labels):
-    """Return whether just these digits were found, and how many were read right."""
+def count_hits(model, picture, boxes, labels, apart=0.15):
+    """Return whether just these digits were found, and how many were read right.
+
+    The edges of what is found are at most so many heights apart from those of a digit.
+    """
     try:
         found = find_digits(picture)
     except ValueError:
         return False, 0
     all_found = len(found.boxes) == len(boxes)
-    all_found = all_found and (np.abs(found.boxes - boxes) < 0.15 * HEIGHT).all()
+    all_found = all_found and (np.abs(found.boxes - boxes) < apart * HEIGHT).all()
     right = (model.predict(found.images) == labels).sum() if all_found else 0
     return bool(all_found), int(right)
 
@@ -240,9 +257,9 @@ def score_folder(model, folder):
                 if read is prepare_image and len(row["label"]) != 1:
                     continue
                 try:
-                    images = read(read_image(Path(folder) / row["file"]))
-                    images = getattr(images, "images", images)
-                    names = name_digits(model.predict_proba(images))
+                    seen = read(read_image(Path(folder) / row["file"]))
+                    shares = model.predict_proba(getattr(seen, "images", seen))
+                    names = name_digits(shares, getattr(seen, "touching", False))
                 except ValueError:  # There is no ink to be found.
                     names = []
                 outcomes = count_outcomes(row["label"], names)
@@ -285,6 +302,12 @@ def main():
             [row[1:] for row in results if name == "all" or name in row[0]], float
         ).T
         shares = f"{found.mean():.1%}", f"{right.mean() / 3:.1%}"
+        rows.append((name, str(len(found)), *shares))
+    plain = [kind for kind in kinds if kind[1] == "plain"]
+    for count, name in ((2, "two that touch"), (3, "three that touch")):
+        results = read_pictures(model, *test, plain, count=count, touching=True)
+        found, right = np.array([row[1:] for row in results], float).T
+        shares = f"{found.mean():.1%}", f"{right.mean() / count:.1%}"
         rows.append((name, str(len(found)), *shares))
     print_table(rows)
     rng = np.random.default_rng(1)
