@@ -2,6 +2,7 @@
 
 import tracemalloc
 
+import cv2
 import numpy as np
 import pytest
 from handwriting import LIGHTS, write
@@ -122,6 +123,56 @@ class TestRows:
         found = find_digits(picture)
         assert share_right(found.images, images) >= 0.85
         assert max(found.stages["ink"].shape) > 1000
+
+
+# Two strokes that do not touch, across and down, as shares of the digit's height.
+APART = {
+    "a 4 with its stem apart": (
+        [(0.2, 0), (0, 0.6), (0.36, 0.6)],
+        [(0.5, 0.1), (0.5, 1)],
+    ),
+    "a 5 with its bar above": (
+        [(0.05, 0.15), (0.05, 0.45), (0.6, 0.5), (0.55, 0.95), (0, 1)],
+        [(0.1, 0), (0.6, 0)],
+    ),
+    "a broken 7": ([(0, 0), (0.6, 0), (0.5, 0.3)], [(0.45, 0.4), (0.25, 1)]),
+    "a 0 in two halves": (
+        [(0.25, 0), (0.05, 0.2), (0.05, 0.8), (0.25, 1)],
+        [(0.4, 0), (0.6, 0.2), (0.6, 0.8), (0.4, 1)],
+    ),
+}
+
+
+class TestStrokesApart:
+    @pytest.mark.parametrize("strokes", APART.values(), ids=APART.keys())
+    @pytest.mark.parametrize(("side", "pen"), [(28, 2), (112, 6), (280, 20), (280, 6)])
+    @pytest.mark.parametrize("light", [False, True])
+    def test_are_one_digit(self, strokes, side, pen, light):
+        drawn = np.zeros((side, side), np.uint8)
+        for stroke in strokes:
+            points = np.rint(0.7 * side * np.array(stroke) + 0.17 * side).astype(int)
+            cv2.polylines(drawn, [points], False, 255, pen, cv2.LINE_AA)
+        found = find_digits(drawn if light else 255 - drawn)
+        assert len(found.boxes) == 1
+        rows, columns = (np.flatnonzero((drawn > 128).any(axis=a)) for a in (1, 0))
+        box = rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
+        assert np.abs(found.boxes - box).max() <= 2
+
+    @pytest.mark.parametrize("pair", [(2, 0), (7, 0), (1, 1), (1, 7)])
+    @pytest.mark.parametrize("gap", [0.15, 0.3, 0.5])
+    @pytest.mark.parametrize("side", [280, 500])
+    def test_but_two_small_neighbours_are_two(self, digits, pair, gap, side):
+        height = side // 10
+        drawn, left = np.full((side, side), 255, np.uint8), side // 3
+        for label in pair:
+            image = digits.test_images[digits.test_labels == label][0]
+            ink = write(image, height, 0.1)
+            columns = np.flatnonzero((ink > 0.3).any(axis=0))
+            ink = ink[:, columns[0] : columns[-1] + 1]
+            right = left + ink.shape[1]
+            drawn[side // 4 : side // 4 + len(ink), left:right] = 255 * (1 - 0.9 * ink)
+            left = right + round(gap * height)
+        assert len(find_digits(drawn).boxes) == 2
 
 
 def test_a_page_of_thousands_of_digits_is_ordered_in_little_memory():
