@@ -11,6 +11,9 @@ import numpy as np
 _MOST_PIECES = 3000  # of ink in a picture, the highest ones; a dense page has 1500
 # Of the usual size of a digit: smaller pieces are dropped, and then smaller digits.
 _SPECK, _SMALLEST_DIGIT = 0.05, 0.45
+# Of the mean, weighted by area. With 0.25, digits beside a shape of four heights are
+# specks; with 0.15, more specks are digits.
+_SPECK_OF_MEAN = 0.2
 # Of the strokes of one digit, in a picture of so few digits that these do not tell of
 # their usual size: how far apart they are at most, as a share of both together, and the
 # form of both. They were chosen on MNIST's training digits: of those cut by 1 to 3 of
@@ -56,12 +59,12 @@ def find_pieces(ink: np.ndarray, mask: np.ndarray) -> Pieces:
 def group_pieces(pieces: Pieces) -> list[Digit]:
     """Group pieces into digits, in reading order.
 
-    The usual size of a digit is the mean over the pieces, weighted by their area. Where
-    there are few digits, it is that of pieces that are joined with those close to them,
-    for strokes that are apart are smaller than their digit.
+    The usual size of a digit is that of the pieces; where there are few, it is that of
+    pieces that are joined with those close to them, for strokes that are apart are
+    smaller than their digit.
     """
     sizes = (pieces.boxes[:, 2:] - pieces.boxes[:, :2]).max(axis=1)
-    usual = np.average(sizes, weights=pieces.areas)
+    usual = _find_usual_size(sizes, pieces.areas)
     heights = pieces.boxes[:, 2] - pieces.boxes[:, 0]
     highest = np.argsort(-heights, kind="stable")
     chosen = highest[sizes[highest] >= _SPECK * usual][:_MOST_PIECES]
@@ -69,11 +72,23 @@ def group_pieces(pieces: Pieces) -> list[Digit]:
     digits = _join_parts(parts, _gaps_between_strokes)
     if sum(_size(digit) >= _SMALLEST_DIGIT * usual for digit in digits) <= _FEW:
         areas = dict(zip(pieces.numbers, pieces.areas, strict=True))
-        weights = [sum(map(areas.get, digit.numbers)) for digit in digits]
-        usual = np.average([_size(digit) for digit in digits], weights=weights)
+        joined = [sum(map(areas.get, digit.numbers)) for digit in digits]
+        usual = _find_usual_size(np.array([*map(_size, digits)]), joined)
         parts = sorted(digits, key=lambda digit: digit.box[0] - digit.box[2])
     digits = _join_parts(parts, partial(_gaps_within_digits, usual=usual))
     return _in_reading_order(_drop_fragments(digits, pieces.labels.shape, usual))
+
+
+def _find_usual_size(sizes: np.ndarray, areas: np.ndarray) -> float:
+    """Return the size of which larger pieces are as much, added up, as smaller ones.
+
+    So one large thing beside the digits decides nothing, as it did in a mean weighted
+    by area. That mean tells what are specks, of which there can be many.
+    """
+    mean = np.average(sizes, weights=areas)
+    ordered = np.sort(sizes[sizes >= _SPECK_OF_MEAN * mean])
+    sums = np.cumsum(ordered)
+    return ordered[np.searchsorted(sums, sums[-1] / 2)]
 
 
 def _size(digit: Digit) -> int:

@@ -175,6 +175,32 @@ class TestStrokesApart:
         assert len(find_digits(drawn).boxes) == 2
 
 
+class TestUsualSize:
+    @pytest.mark.parametrize("shape", ["disk", "ring", "line"])
+    def test_one_large_thing_does_not_decide_it(self, images, shape):
+        ink = pages.write_rows(images, np.random.default_rng(12), 6)
+        beside = np.zeros((len(ink), 400), np.float32)
+        middle = 200, len(ink) // 2
+        if shape == "line":
+            cv2.line(beside, (40, 40), (340, 400), 1, 8)
+        else:
+            cv2.circle(beside, middle, 140, 1, -1 if shape == "disk" else 30)
+        picture = pages.print_sheet(np.hstack([ink, beside]))
+        picture = pages.photograph(picture, np.random.default_rng(13))
+        assert len(find_digits(picture).boxes) == len(images) + 1
+
+    def test_nor_do_three_large_digits_above_small_ones(self, images):
+        rng = np.random.default_rng(14)
+        large = pages.write_rows(images[:3], rng, 3, height=120)
+        small = pages.write_rows(images[3:15], rng, 6, height=40)
+        wide = max(large.shape[1], small.shape[1])
+        ink = [
+            np.pad(part, ((0, 0), (0, wide - part.shape[1]))) for part in (large, small)
+        ]
+        picture = pages.photograph(pages.print_sheet(np.vstack(ink)), rng)
+        assert share_found(picture, images[:15]) >= 0.9
+
+
 def test_a_page_of_thousands_of_digits_is_ordered_in_little_memory():
     rows, columns = (index.ravel() for index in np.indices((50, 60)))
     boxes = np.stack(
