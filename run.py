@@ -27,7 +27,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from digits import figures, pictures
+from digits import doubts, figures, pictures
 from digits.canvas import draw_to_files
 from digits.experiments import Task, run_trials, try_configuration, try_seed
 from digits.mnist import Data, Split, checksum, load_data, split_training
@@ -566,13 +566,15 @@ def predict(args: argparse.Namespace) -> int:
         for name, shares in zip(names, probabilities, strict=True):
             rows.append((file, name, *(f"{p:.1%}" for p in shares)))
         path = name_apart(output / f"read-{Path(file).stem[-50:]}.png", read)
-        read[path] = f"{file}: {' '.join(names)}, found as {path} shows"
+        line = f"{file}: {' '.join(names)}, found as {path} shows"
+        seen = image, found, probabilities, model.predict_proba
+        read[path] = "\n  ".join([line, *doubts.explain_reading(*seen)])
         write_figure(path, figures.plot_reading(model, image, found))
     if rows:
         head = ("file", "digit", *(f"P({n})" for n in range(len(rows[0]) - 2)))
         print_table([head, *rows])
-        if doubts := pictures.describe_doubts([name for _, name, *_ in rows]):
-            print(f"\n{doubts}")
+        if marks := pictures.describe_doubts([name for _, name, *_ in rows]):
+            print(f"\n{marks}")
         print("", *read.values(), sep="\n")
     return status
 

@@ -37,7 +37,7 @@ import numpy as np
 
 from digits.decoder import REQUIRED_PICTURE, decode_picture
 from digits.ink import LEAST_CONTRAST, find_writing, to_dark_strokes
-from digits.pieces import Digit, find_pieces, group_pieces
+from digits.pieces import Digit, find_pieces, find_unread, group_pieces
 from digits.ruling import shrink
 from digits.sheet import PHOTOGRAPH, cut_out_sheet
 from digits.touching import as_image, crop, separate_digits
@@ -69,6 +69,9 @@ def find_digits(image: np.ndarray) -> SimpleNamespace:
             Top, left, bottom and right of each bounding box, in pixels of `image`.
         touching : bool array of shape (n,)
             Which ones may be several digits that touch, but were not cut apart.
+        unread : int array of shape (m, 4)
+            The boxes of pieces that are as large as writing and in no digit, because
+            they are small or pale beside the digits, or at the picture's edge.
         stages : dict of str to array of shape (H, W), at most 2400 pixels long
             The picture after each stage, by name, in order.
 
@@ -80,8 +83,13 @@ def find_digits(image: np.ndarray) -> SimpleNamespace:
     ink, labels, digits, stages = _preprocess(image)
     images, boxes, touching = separate_digits(ink, labels, digits)
     scale = np.divide(np.shape(image)[:2], ink.shape)
-    boxes = np.rint(np.tile(scale, 2) * boxes).astype(int)
-    return SimpleNamespace(images=images, boxes=boxes, touching=touching, stages=stages)
+    unread = find_unread(labels, digits)
+    boxes, unread = (
+        np.rint(np.tile(scale, 2) * pixels).astype(int) for pixels in (boxes, unread)
+    )
+    return SimpleNamespace(
+        images=images, boxes=boxes, touching=touching, unread=unread, stages=stages
+    )
 
 
 def prepare_image(image: np.ndarray) -> np.ndarray:

@@ -8,12 +8,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+from digits.ruling import LEAST_DIGIT
+
 _MOST_PIECES = 3000  # of ink in a picture, the highest ones; a dense page has 1500
 # Of the usual size of a digit: smaller pieces are dropped, and then smaller digits.
 _SPECK, _SMALLEST_DIGIT = 0.05, 0.45
 # Of the mean, weighted by area. With 0.25, digits beside a shape of four heights are
 # specks; with 0.15, more specks are digits.
 _SPECK_OF_MEAN = 0.2
+# Of the median size of the digits: smaller pieces are no writing. With 0.2, the grains
+# of a table count; and with less for faint ones, what is left of ruled lines.
+_LEAST_WRITING, _LEAST_FAINT_WRITING = 0.3, 0.7
 # Of the strokes of one digit, in a picture of so few digits that these do not tell of
 # their usual size: how far apart they are at most, as a share of both together, and the
 # form of both. They were chosen on MNIST's training digits: of those cut by 1 to 3 of
@@ -28,7 +33,8 @@ _SAME_ROW, _STEEPEST_ROW, _NEIGHBOUR = 0.5, 0.4, 3
 class Pieces(NamedTuple):
     """The connected components of the ink in a picture."""
 
-    labels: np.ndarray  # (H, W): the number of the piece at each pixel, 0 for none
+    # (H, W): the number of the piece at each pixel, 0 for none, negative for faint ones
+    labels: np.ndarray
     numbers: np.ndarray  # (n,)
     boxes: np.ndarray  # (n, 4)
     areas: np.ndarray  # (n,), in pixels
@@ -42,7 +48,7 @@ class Digit(NamedTuple):
 
 
 def find_pieces(ink: np.ndarray, mask: np.ndarray) -> Pieces:
-    """Return the connected components of the ink; those that are all faint are dropped.
+    """Return the connected components of the ink, without those that are all faint.
 
     A piece counts if some of it has half the strength of the picture's strong ink.
     """
@@ -53,7 +59,8 @@ def find_pieces(ink: np.ndarray, mask: np.ndarray) -> Pieces:
     kept = np.bincount(labels[strong], minlength=count) > 0
     left, top, width, height, areas = table[kept].T
     boxes = np.stack([top, left, top + height, left + width], axis=1)
-    return Pieces(labels * kept[labels], np.flatnonzero(kept), boxes, areas)
+    signed = np.where(kept[labels], labels, -labels)
+    return Pieces(signed, np.flatnonzero(kept), boxes, areas)
 
 
 def group_pieces(pieces: Pieces) -> list[Digit]:
@@ -89,6 +96,25 @@ def _find_usual_size(sizes: np.ndarray, areas: np.ndarray) -> float:
     ordered = np.sort(sizes[sizes >= _SPECK_OF_MEAN * mean])
     sums = np.cumsum(ordered)
     return ordered[np.searchsorted(sums, sums[-1] / 2)]
+
+
+def find_unread(labels: np.ndarray, digits: list[Digit]) -> np.ndarray:
+    """Return the boxes of what is as large as writing and in no digit, (n, 4)."""
+    import cv2
+
+    numbers = [number for digit in digits for number in digit.numbers]
+    usual = np.median([_size(digit) for digit in digits])
+    unread = []
+    for mask, least in (
+        ((labels > 0) & ~np.isin(labels, numbers), _LEAST_WRITING),
+        (labels < 0, _LEAST_FAINT_WRITING),
+    ):
+        _, _, table, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+        left, top, width, height, _ = table[1:].T
+        large = np.maximum(width, height) >= max(LEAST_DIGIT, least * usual)
+        boxes = np.stack([top, left, top + height, left + width], axis=1)
+        unread.append(boxes[large])
+    return np.concatenate(unread)
 
 
 def _size(digit: Digit) -> int:

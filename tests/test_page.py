@@ -110,6 +110,10 @@ class TestServer:
         trained = HandwrittenNumberClassification.load(model_path)
         assert read_drawing(trained, row)["doubts"] == ""
         assert read_drawing(untrained, 255 - pictures[0])["doubts"] == ""
+        small = row.copy()
+        small[20:56, 2:6] = small[100:136, 2:6] = 0
+        line = "2 marks beside the digits were not read: most are much smaller"
+        assert read_drawing(trained, small)["doubts"] == line
 
     @pytest.mark.parametrize(
         ("level", "message"), [(255, "draw a digit"), (None, "no ink found")]

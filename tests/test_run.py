@@ -610,6 +610,17 @@ class TestPredict:
         assert re.fullmatch(r"\d\?", row[1])
         assert "?: in doubt, for no digit has a probability of 70%" in done.stdout
 
+    def test_writing_that_is_not_read_is_said(self, program, tmp_path, digits):
+        picture = np.full((300, 700), 255, np.uint8)
+        for at, image in enumerate(digits.test_images[:3]):
+            large = 255 - image.repeat(7, 0).repeat(7, 1)
+            picture[20:216, 20 + 220 * at : 216 + 220 * at] = large
+        picture[240:285, 100:110] = picture[240:285, 300:310] = 0
+        Image.fromarray(picture).save(tmp_path / "page.png")
+        done = program("predict", "page.png")
+        line = "  2 marks beside the digits were not read: most are much smaller"
+        assert done.stdout.splitlines()[-1] == line
+
     def test_what_cannot_be_read_is_said_and_the_rest_is_read(
         self, program, tmp_path, digits, model_path
     ):

@@ -31,6 +31,7 @@ import numpy as np
 from aiohttp import web
 
 from digits.decoder import FINEST_PICTURE, decode_picture, stop_decoding
+from digits.doubts import explain_reading
 from digits.mnist import Split, checksum
 from digits.own import OWN_DIGITS, OwnDigits
 from digits.page.frames import Frames, describe_reading
@@ -485,10 +486,12 @@ def read_drawing(
     probabilities = model.predict_proba(found.images)
     names = name_digits(probabilities, found.touching)
     chosen = min(chosen, len(names) - 1)
+    most = describe_doubts(names).partition("\n")[2] if names[1:] else ""
+    hints = explain_reading(image, found, probabilities, model.predict_proba)
     stages = found.stages.items() if with_stages else ()
     return {
         "message": describe_reading(names, probabilities),
-        "doubts": describe_doubts(names).partition("\n")[2] if names[1:] else "",
+        "doubts": ". ".join(filter(None, [most, *hints])),
         "names": names,
         "boxes": (found.boxes / (2 * image.shape[:2])).tolist(),
         "chosen": chosen,
