@@ -1,6 +1,7 @@
 """Fixtures of all tests: digits, MNIST where it is, the program in an empty folder."""
 
 import contextlib
+import importlib
 import io
 import os
 import subprocess
@@ -16,8 +17,86 @@ os.environ.update(
 import numpy as np
 import pytest
 from helpers.program import STRICT
+from helpers.watching import WATCHERS, unwatched
+
+from digits import mnist
 
 ROOT = Path(__file__).parents[1]
+
+
+# Files that take long come first: begun last, one would keep a single core busy.
+LONG = "run keras_twin page_in_use training_page walkthrough notebook experiments page"
+LONG += " every_number figures pictures pages load checkpoint"
+
+
+def pytest_configure(config):
+    """Let the tests begin in the order below, not the files of many tests first."""
+    config.option.loadscopereorder = False
+
+
+def pytest_sessionstart(session):
+    """Let coverage look away from what tests alone import; ours is imported before."""
+    if sys.gettrace():
+        for path in (ROOT / "run.py", *ROOT.glob("digits/**/*.py")):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            with contextlib.suppress(ModuleNotFoundError):
+                importlib.import_module(name)
+        session.perform_collect = unwatched(session.perform_collect)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Keep the tests of a file, and those with TensorFlow, in one process each."""
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    places = {f"test_{name}": place for place, name in enumerate(LONG.split())}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Let coverage look away from a test that is marked so."""
+    if pyfuncitem.get_closest_marker("unwatched"):
+        pyfuncitem.obj = unwatched(pyfuncitem.obj)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _drawing_unwatched():
+    """Let coverage look away while matplotlib lays out and draws."""
+    if sys.gettrace():
+        from matplotlib.figure import Figure, FigureBase
+
+        FigureBase.add_subplot = unwatched(FigureBase.add_subplot)
+        for name in ("draw", "savefig"):
+            setattr(Figure, name, unwatched(getattr(Figure, name)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _digits_enlarged_once():
+    """Let the embedded digits be enlarged once, not whenever a test reads them."""
+    enlarge = mnist.enlarge_digits
+    with np.load(mnist.DIGITS) as archive:
+        known = {archive[name].tobytes(): None for name in ("x_train", "x_test")}
+
+    def enlarge_once(images):
+        name = images.tobytes()
+        if name not in known:
+            return enlarge(images)
+        if known[name] is None:
+            known[name] = enlarge(images)
+        return known[name].copy()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mnist, "enlarge_digits", enlarge_once)
+        yield
+
+
+@pytest.fixture
+def watched_processes(monkeypatch):
+    """Let coverage watch the processes that a test starts, as it watches the test."""
+    for name, value in WATCHERS.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
@@ -37,6 +116,20 @@ def digits():
     from digits.mnist import DIGITS, read_data
 
     return read_data(DIGITS)
+
+
+@pytest.fixture(scope="session")
+def model_path(digits, tmp_path_factory):
+    """Return the file of a model that reads simple digits of many hands."""
+    import run
+    from handwritten_classifier import HandwrittenNumberClassification
+
+    settings = run.RECIPES["fast"] | {"epochs": 12, "augment": 1.0}
+    model = HandwrittenNumberClassification(**settings)
+    model.fit(digits.train_images, digits.train_labels, verbose=0)
+    path = tmp_path_factory.mktemp("reader") / "model.npz"
+    model.save(path)
+    return path
 
 
 @pytest.fixture(scope="session")

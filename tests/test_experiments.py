@@ -84,6 +84,7 @@ class TestSideBySide:
         assert len(lines) == 6  # One a network.
         assert done.stderr == ""  # No bar in a pipe.
 
+    @pytest.mark.usefixtures("watched_processes")
     def test_seeds_of_a_recipe_train_side_by_side(self, program, tmp_path):
         written = []
         for jobs in ("1", "2"):
@@ -163,7 +164,7 @@ class TestSideBySide:
     @posix
     def test_ctrl_c_ends_all_and_keeps_what_is_finished(self, environment, tmp_path):
         flags = ("reproduce", "source", "--data", DIGITS, "--limit", "1000")
-        flags += ("--epochs", "8", "--seeds", "1000", "--jobs", "2")
+        flags += ("--epochs", "4", "--seeds", "1000", "--jobs", "2")
         with start_program(environment, tmp_path, *flags) as process:
             for line in process.stdout:
                 if line.startswith("Seed 2 of 0 to 999"):
@@ -187,7 +188,7 @@ class TestSideBySide:
     @pytest.mark.parametrize("victim", ["parent", "child"])
     def test_a_killed_process_leaves_none_behind(self, environment, tmp_path, victim):
         flags = ("reproduce", "source", "--data", DIGITS, "--limit", "1000")
-        flags += ("--epochs", "8", "--seeds", "1000", "--jobs", "2")
+        flags += ("--epochs", "4", "--seeds", "1000", "--jobs", "2")
         with start_program(environment, tmp_path, *flags) as process:
             ended = (line for line in process.stdout if line.startswith("Seed "))
             next(ended), next(ended)  # The first is written before the second.
