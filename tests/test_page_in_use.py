@@ -18,27 +18,29 @@ from helpers.page import running
 from numpy.testing import assert_allclose
 from PIL import Image
 
-import run
 from handwritten_classifier import HandwrittenNumberClassification
 
 
 @pytest.fixture(scope="module")
-def server(digits):
+def server(model_path, digits):
     """Serve a network that reads simple digits, and one that has learned nothing."""
-    settings = run.RECIPES["fast"] | {"epochs": 12, "augment": 1.0}
-    model = HandwrittenNumberClassification(**settings)
-    model.fit(digits.train_images, digits.train_labels, verbose=0)
+    model = HandwrittenNumberClassification.load(model_path)
     models = {"trained": model, "new": HandwrittenNumberClassification()}
     with running(models, digits.test_images, digits.test_labels) as (server, address):
         yield server, address
 
 
 @pytest.fixture
-def page(browser, server):
-    """Return the browser with the page anew, on a screen of 1280 pixels."""
+def screen(browser):
+    """Return the browser with a screen of 1280 pixels, to open a link in."""
     look(browser, 1280)
-    browser.get("about:blank")
-    return visit(browser, server)
+    return browser
+
+
+@pytest.fixture
+def page(screen, server):
+    """Return the browser with the page anew, on a screen of 1280 pixels."""
+    return visit(screen, server)
 
 
 def link_of(browser):
@@ -211,8 +213,8 @@ class TestPaper:
 
 class TestPointing:
     @pytest.fixture
-    def shown(self, page, server):
-        return visit(page, server, "#image=t5")
+    def shown(self, screen, server):
+        return visit(screen, server, "#image=t5")
 
     def row(self, page, text):
         """Return the canvas of the row whose caption begins so."""
@@ -244,8 +246,8 @@ class TestPointing:
         ).perform()
         assert text_of(shown, "panel-title") == title
 
-    def test_sources_are_marked_where_they_stand(self, shown, server):
-        visit(shown, server, "#image=t5&at=step.1:0")
+    def test_sources_are_marked_where_they_stand(self, screen, server):
+        visit(screen, server, "#image=t5&at=step.1:0")
         marked = """
             const figures = [...document.querySelectorAll('#network figure')];
             const over = figures.find((f) => f.textContent.startsWith(arguments[0]))
@@ -261,10 +263,10 @@ class TestPointing:
             });
             return [right, bottom];
         """
-        scale = self.row(shown, "image").size["width"] / 28
-        assert_allclose(shown.execute_script(marked, "image"), 4 * scale, atol=2)
-        assert shown.execute_script(marked, "probabilities") == [0, 0]
-        lines = shown.find_elements("css selector", "#network svg line")
+        scale = self.row(screen, "image").size["width"] / 28
+        assert_allclose(screen.execute_script(marked, "image"), 4 * scale, atol=2)
+        assert screen.execute_script(marked, "probabilities") == [0, 0]
+        lines = screen.find_elements("css selector", "#network svg line")
         assert len(lines) == 4  # two to the window, two to the kernel
 
     def test_the_keyboard_walks_in_a_map_to_other_maps_rows_and_sources(self, shown):
@@ -290,12 +292,12 @@ class TestPointing:
         assert shown.find_element("id", "back").get_attribute("aria-pressed") == "true"
         assert text_of(shown, "panel-title").startswith("derivative by image, row ")
 
-    def test_a_finger_taps_a_number_and_buttons_move_it(self, shown, server):
-        look(shown, 360, 700, touch=True)
-        visit(shown, server, "#image=t5")
-        maps = self.row(shown, "12C4: convolution")
-        shown.execute_script("arguments[0].scrollIntoView()", maps)
-        at = shown.execute_script(
+    def test_a_finger_taps_a_number_and_buttons_move_it(self, screen, server):
+        look(screen, 360, 700, touch=True)
+        visit(screen, server, "#image=t5")
+        maps = self.row(screen, "12C4: convolution")
+        screen.execute_script("arguments[0].scrollIntoView()", maps)
+        at = screen.execute_script(
             "const {x, y} = arguments[0].getBoundingClientRect(); return [x, y]", maps
         )
         for kind, points in [
@@ -303,77 +305,81 @@ class TestPointing:
             ("touchEnd", []),
         ]:
             touch = {"type": kind, "touchPoints": points}
-            shown.execute_cdp_cmd("Input.dispatchTouchEvent", touch)
+            screen.execute_cdp_cmd("Input.dispatchTouchEvent", touch)
         found = re.match(
-            r"12C4, map 0, row (\d), column (\d)", text_of(shown, "panel-title")
+            r"12C4, map 0, row (\d), column (\d)", text_of(screen, "panel-title")
         )
         for key in ("ArrowDown", "ArrowRight", "PageDown"):
-            shown.find_element("css selector", f"#pad [data-key={key}]").click()
+            screen.find_element("css selector", f"#pad [data-key={key}]").click()
         row, column = (int(place) + 1 for place in found.groups())
         expected = f"12C4, map 1, row {row}, column {column}"
-        assert text_of(shown, "panel-title") == expected
+        assert text_of(screen, "panel-title") == expected
 
-    def test_a_group_of_terms_is_opened(self, shown, server):
-        visit(shown, server, "#image=t5&at=step.4:0")
+    def test_a_group_of_terms_is_opened(self, screen, server):
+        visit(screen, server, "#image=t5&at=step.4:0")
         rows = "#sum tbody tr.term, #sum tbody tr:not(.group)"
-        assert len(shown.find_elements("css selector", "#sum tr.group")) == 12
-        closed = shown.find_element("css selector", "button.group[aria-expanded=false]")
+        assert len(screen.find_elements("css selector", "#sum tr.group")) == 12
+        closed = screen.find_element(
+            "css selector", "button.group[aria-expanded=false]"
+        )
         channel = closed.text
         closed.click()
-        opened = shown.find_element("css selector", "button.group[aria-expanded=true]")
+        opened = screen.find_element("css selector", "button.group[aria-expanded=true]")
         assert opened.text[2:] == channel[2:]
-        assert len(shown.find_elements("css selector", rows)) == 16
+        assert len(screen.find_elements("css selector", rows)) == 16
 
 
 class TestChanges:
-    def test_a_gradient_is_checked_by_nudging(self, page, server):
-        visit(page, server, "#image=t5&label=3&mode=back&at=d.W_dense:33")
-        page.find_element("id", "check").click()
-        wait_for(page, lambda _: "They agree." in text_of(page, "checked"))
+    def test_a_gradient_is_checked_by_nudging(self, screen, server):
+        visit(screen, server, "#image=t5&label=3&mode=back&at=d.W_dense:33")
+        screen.find_element("id", "check").click()
+        wait_for(screen, lambda _: "They agree." in text_of(screen, "checked"))
 
     def test_a_step_is_taken_and_undone_and_the_loss_falls_as_measured(
-        self, page, server
+        self, screen, server
     ):
-        visit(page, server, "#image=t5&label=3&mode=back&lr=0.0001")
-        drop = text_of(page, "drop")
+        visit(screen, server, "#image=t5&label=3&mode=back&lr=0.0001")
+        drop = text_of(screen, "drop")
         loss, after = re.findall(r"the loss is ([\d.]+)\b|to ([\d.e-]+)\.$", drop)
-        page.find_element("css selector", "#step button").click()
-        settle(page)
-        assert f"the loss is {after[1]}." in text_of(page, "drop")
-        assert "1 change since training" in text_of(page, "changes")
-        page.find_element("id", "undo-change").click()
-        settle(page)
-        assert text_of(page, "drop") == drop
-        page.find_element("id", "redo-change").click()
-        settle(page)
-        assert f"the loss is {after[1]}." in text_of(page, "drop")
+        screen.find_element("css selector", "#step button").click()
+        settle(screen)
+        assert f"the loss is {after[1]}." in text_of(screen, "drop")
+        assert "1 change since training" in text_of(screen, "changes")
+        screen.find_element("id", "undo-change").click()
+        settle(screen)
+        assert text_of(screen, "drop") == drop
+        screen.find_element("id", "redo-change").click()
+        settle(screen)
+        assert f"the loss is {after[1]}." in text_of(screen, "drop")
         assert float(after[1]) < float(loss[0])
 
-    def test_an_edited_weight_changes_the_answer_until_it_is_undone(self, page, server):
-        visit(page, server, "#image=t5&at=B_dense:3")
-        before = answer(page)
-        field = page.find_element("id", "edit-value")
+    def test_an_edited_weight_changes_the_answer_until_it_is_undone(
+        self, screen, server
+    ):
+        visit(screen, server, "#image=t5&at=B_dense:3")
+        before = answer(screen)
+        field = screen.find_element("id", "edit-value")
         field.clear()
         field.send_keys("100\n")
-        wait_for(page, lambda text: text.startswith("3 (100"))
-        page.find_element("id", "undo-all").click()
-        wait_for(page, lambda text: text == before)
+        wait_for(screen, lambda text: text.startswith("3 (100"))
+        screen.find_element("id", "undo-all").click()
+        wait_for(screen, lambda text: text == before)
 
-    def test_what_is_no_number_is_refused_in_words(self, page, server):
-        visit(page, server, "#image=t5&at=B_dense:3")
-        field = page.find_element("id", "edit-value")
+    def test_what_is_no_number_is_refused_in_words(self, screen, server):
+        visit(screen, server, "#image=t5&at=B_dense:3")
+        field = screen.find_element("id", "edit-value")
         field.clear()
         field.send_keys("many\n")
-        assert text_of(page, "checked") == 'a number is required; got "many"'
+        assert text_of(screen, "checked") == 'a number is required; got "many"'
 
-    def test_changes_that_diverge_are_told_and_can_be_undone(self, page, server):
+    def test_changes_that_diverge_are_told_and_can_be_undone(self, screen, server):
         changes = json.dumps(20 * [["step", "t5", 3, 1000, 0.9, 1]])
-        visit(page, server, f"#image=t5&changes={changes}")
-        told = page.find_element("id", "warning").text
+        visit(screen, server, f"#image=t5&changes={changes}")
+        told = screen.find_element("id", "warning").text
         assert re.search("lr must be small enough|must keep numbers finite", told)
-        page.find_element("id", "undo-all").click()
-        wait_for(page, lambda text: "truly" in text)
-        assert text_of(page, "warning") == ""
+        screen.find_element("id", "undo-all").click()
+        wait_for(screen, lambda text: "truly" in text)
+        assert text_of(screen, "warning") == ""
 
 
 class TestLinks:
@@ -414,23 +420,23 @@ class TestLinks:
         ],
     )
     def test_a_bad_link_is_told_in_words_and_the_page_goes_on(
-        self, page, server, link, told
+        self, screen, server, link, told
     ):
-        visit(page, server, f"#{link}")
-        wait_for(page, lambda _: told in page.find_element("id", "warning").text)
-        visit(page, server, "#image=t5")
-        assert text_of(page, "warning") == ""
+        visit(screen, server, f"#{link}")
+        wait_for(screen, lambda _: told in screen.find_element("id", "warning").text)
+        visit(screen, server, "#image=t5")
+        assert text_of(screen, "warning") == ""
 
-    def test_a_link_leaves_parts_out_and_hides_answers(self, page, server):
-        visit(page, server, "#image=t5")
-        page.find_element("css selector", "#lesson-part summary").click()
-        page.find_element("id", "part-mistakes-part").click()
-        page.find_element("id", "quiz").click()
-        link = link_of(page)
-        visit(page, server, link)
-        assert not page.find_element("id", "mistakes-part").is_displayed()
-        assert page.find_element("id", "answer-part").is_displayed()
-        assert page.find_element("id", "quiz").is_selected()
+    def test_a_link_leaves_parts_out_and_hides_answers(self, screen, server):
+        visit(screen, server, "#image=t5")
+        screen.find_element("css selector", "#lesson-part summary").click()
+        screen.find_element("id", "part-mistakes-part").click()
+        screen.find_element("id", "quiz").click()
+        link = link_of(screen)
+        visit(screen, server, link)
+        assert not screen.find_element("id", "mistakes-part").is_displayed()
+        assert screen.find_element("id", "answer-part").is_displayed()
+        assert screen.find_element("id", "quiz").is_selected()
 
 
 class TestImages:
@@ -480,26 +486,26 @@ class TestImages:
 class TestEyes:
     @pytest.mark.parametrize("width", [320, 360])
     def test_it_fits_a_phone_with_the_answer_next_to_the_paper(
-        self, page, server, width
+        self, screen, server, width
     ):
-        look(page, width, 700, touch=True)
+        look(screen, width, 700, touch=True)
         for mode in ("forward", "back"):
-            visit(page, server, f"#image=t5&label=3&mode={mode}&at=step.4:9")
-            wide = page.execute_script("return document.documentElement.scrollWidth")
+            visit(screen, server, f"#image=t5&label=3&mode={mode}&at=step.4:9")
+            wide = screen.execute_script("return document.documentElement.scrollWidth")
             assert wide <= width
         paper, text = (
-            page.find_element("id", name).rect for name in ("paper", "answer")
+            screen.find_element("id", name).rect for name in ("paper", "answer")
         )
         assert text["y"] < paper["y"] + paper["height"]
         assert text["x"] >= paper["x"] + paper["width"]
         assert text["x"] + text["width"] <= width
 
-    def test_what_a_finger_touches_is_large_enough(self, page, server):
-        look(page, 360, 700, touch=True)
-        visit(page, server, "#image=t5&label=3&mode=back&at=d.kernels.1:9")
-        for summary in page.find_elements("css selector", "summary"):
-            page.execute_script("arguments[0].click()", summary)
-        small = page.execute_script(
+    def test_what_a_finger_touches_is_large_enough(self, screen, server):
+        look(screen, 360, 700, touch=True)
+        visit(screen, server, "#image=t5&label=3&mode=back&at=d.kernels.1:9")
+        for summary in screen.find_elements("css selector", "summary"):
+            screen.execute_script("arguments[0].click()", summary)
+        small = screen.execute_script(
             """
             const size = (one) => (one.closest('label') || one).getBoundingClientRect();
             return [...document.querySelectorAll('button, select, input, summary')]
@@ -512,24 +518,24 @@ class TestEyes:
 
     @pytest.mark.parametrize("dark", [False, True])
     @pytest.mark.parametrize(("width", "touch"), [(1280, False), (360, True)])
-    def test_axe_finds_no_fault(self, page, server, dark, width, touch):
+    def test_axe_finds_no_fault(self, screen, server, dark, width, touch):
         from axe_core_python.selenium import Axe
 
-        look(page, width, touch=touch, dark=dark)
+        look(screen, width, touch=touch, dark=dark)
         for link in (
             "",
             "#image=t5&at=step.4:9",
             "#image=t5&mode=back&at=d.kernels.1:9",
         ):
-            visit(page, server, link)
-            found = Axe().run(page)["violations"]
+            visit(screen, server, link)
+            found = Axe().run(screen)["violations"]
             faults = [(fault["id"], fault["nodes"][0]["html"]) for fault in found]
             assert faults == [], json.dumps(faults, indent=1)
 
-    def test_dark_colours_are_dark(self, page, server):
-        look(page, 1280, dark=True)
-        visit(page, server, "#image=t5")
-        corner = page.execute_script(
+    def test_dark_colours_are_dark(self, screen, server):
+        look(screen, 1280, dark=True)
+        visit(screen, server, "#image=t5")
+        corner = screen.execute_script(
             "const map = document.querySelector('#network canvas');"
             "return [...map.getContext('2d').getImageData(1, 1, 1, 1).data]"
         )

@@ -5,7 +5,7 @@ def visit(browser, server, link=""):
     """Open the page and wait until it shows what it was opened with."""
     browser.get("about:blank")
     browser.get(f"http://{server[1]}/{link}")
-    wait_for(browser, lambda _: not is_busy(browser))
+    settle(browser)
     return browser
 
 
@@ -18,12 +18,19 @@ def look(browser, width, height=900, *, touch=False, dark=False):
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
 
 
-def is_busy(browser):
-    script = (
-        "const busy = document.getElementById('answer').getAttribute('aria-busy');"
-        "return document.readyState !== 'complete' || busy !== 'false'"
+def settle(browser):
+    """Wait, in the page, until no reading is under way; to ask again takes longer."""
+    browser.execute_async_script(
+        """
+        const [done] = arguments;
+        const look = () => {
+          const busy = document.getElementById('answer').getAttribute('aria-busy');
+          if (document.readyState === 'complete' && busy === 'false') done();
+          else setTimeout(look, 10);
+        };
+        look();
+        """
     )
-    return browser.execute_script(script)
 
 
 def answer(browser):
@@ -34,13 +41,11 @@ def wait_for(browser, condition):
     """Wait until no reading is under way and something holds of the answer."""
     from selenium.webdriver.support.ui import WebDriverWait
 
-    WebDriverWait(browser, 20, 0.05).until(
-        lambda _: not is_busy(browser) and condition(answer(browser))
-    )
+    def holds(_):
+        settle(browser)
+        return condition(answer(browser))
 
-
-def settle(browser):
-    wait_for(browser, lambda _: True)
+    WebDriverWait(browser, 20, 0.05).until(holds)
 
 
 def trace(browser, places):
