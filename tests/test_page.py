@@ -36,17 +36,6 @@ PAGE = ROOT / "digits" / "page"
 
 
 @pytest.fixture(scope="module")
-def model_path(digits, tmp_path_factory):
-    """Return the file of a model that reads simple digits."""
-    settings = run.RECIPES["fast"] | {"epochs": 12, "augment": 1.0}
-    model = HandwrittenNumberClassification(**settings)
-    model.fit(digits.train_images, digits.train_labels, verbose=0)
-    path = tmp_path_factory.mktemp("draw") / "model.npz"
-    model.save(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def address(model_path):
     """Start the program, and return the host and port that it says."""
     with serving(model_path) as (process, address):
@@ -490,7 +479,10 @@ class TestCrowds:
 
     @pytest.mark.parametrize("crowd", ["bad pictures", "slow clients", "nobody"])
     def test_ctrl_c_ends_it_soon(self, model_path, crowd):
-        with serving(model_path) as (process, address), contextlib.ExitStack() as stack:
+        with (
+            serving(model_path) as (process, address),
+            contextlib.ExitStack() as stack,
+        ):
             if crowd == "bad pictures":
                 bomb = bombs.progressive_jpeg()
                 for _ in range(3):

@@ -11,7 +11,6 @@ from helpers.pictures import lay_out
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
-import run
 from digits import pieces
 from digits.mnist import read_data
 from digits.mnist_form import imitate_mnist
@@ -26,11 +25,9 @@ from handwritten_classifier import HandwrittenNumberClassification
 
 
 @pytest.fixture(scope="module")
-def model(digits):
+def model(model_path):
     """Return a model that has learned the embedded digits as other hands write them."""
-    settings = run.RECIPES["fast"] | {"epochs": 12, "augment": 1.0}
-    model = HandwrittenNumberClassification(**settings)
-    return model.fit(digits.train_images, digits.train_labels, verbose=0)
+    return HandwrittenNumberClassification.load(model_path)
 
 
 def picture(height=120, width=90, top=20, left=15):
@@ -228,13 +225,14 @@ class TestPrepareImage:
             prepare_image(given)
         assert_array_equal(prepare_image(turn(given)), prepare_image(picture()))
 
+    @pytest.mark.unwatched
     @pytest.mark.parametrize("dark", [False, True])
     @pytest.mark.parametrize("scale", [1, 5, 12])
     def test_a_digit_without_a_margin_is_read_as_if_it_had_one(
         self, digits, dark, scale
     ):
         differences = []
-        for image in digits.test_images[:150]:
+        for image in digits.test_images[:75]:
             rows, columns = (np.flatnonzero(image.any(axis=axis)) for axis in (1, 0))
             crop = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
             size = [scale * side for side in crop.shape[::-1]]
@@ -256,25 +254,28 @@ class TestPrepareImage:
         with pytest.raises(ValueError, match="ink must be finite"):
             imitate_mnist(ink)
 
+    @pytest.mark.unwatched
     def test_digits_as_large_as_a_photograph_are_read_as_the_small_ones_are(
         self, digits
     ):
         model = HandwrittenNumberClassification("8C5-MP2-10N", lr=0.1, momentum=0.9)
         model.fit(digits.train_images, digits.train_labels, epochs=8, verbose=0)
-        images, labels = digits.train_images[:100], digits.train_labels[:100]
+        images, labels = digits.train_images[:50], digits.train_labels[:50]
         large = [
             np.asarray(Image.fromarray(255 - i).resize((400, 400))) for i in images
         ]
         prepared = np.concatenate([prepare_image(image) for image in large])
         assert model.score(prepared, labels) > 0.9
 
+    @pytest.mark.unwatched
     def test_mnist_is_left_as_it_is(self, mnist_path):
-        images = read_data(mnist_path).train_images[-500:]
+        images = read_data(mnist_path).train_images[-200:]
         prepared = np.concatenate([prepare_image(image) for image in images])[..., 0]
         assert np.abs(prepared - images / 255).mean() < 0.01
 
 
 class TestFindDigits:
+    @pytest.mark.unwatched
     def test_every_pen_on_every_paper_in_every_light(self, model, digits):
         kinds = [
             (pen, paper, LIGHTS[n % 3])

@@ -46,7 +46,8 @@ class TestTrain:
 
     @pytest.mark.usefixtures("undrawn")
     def test_results_are_whole_and_agree_with_each_other(self, program, tmp_path):
-        done = program("--data", DIGITS, "--output", "a/b", "--recipe", "source")
+        flags = ("--recipe", "source", "--epochs", "20")
+        done = program("--data", DIGITS, "--output", "a/b", *flags)
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
         assert names(tmp_path / "a" / "b") == RESULTS
@@ -101,7 +102,8 @@ class TestTrain:
     def test_same_seed_same_numbers(self, program, process, tmp_path):
         found = []
         for folder, start in (("one", program), ("two", process)):
-            start("--data", DIGITS, "--epochs", "1", "--output", folder)
+            flags = ("--epochs", "1", "--limit", "300")
+            start("--data", DIGITS, *flags, "--output", folder)
             metrics = json.loads((tmp_path / folder / "metrics.json").read_text())
             found.append((metrics["test_loss"], metrics["history"]["loss"]))
         assert found[0] == found[1]
@@ -235,6 +237,7 @@ class TestTrain:
         assert names(tmp_path) == RESULTS
         metrics = json.loads((tmp_path / "metrics.json").read_text())
         assert len(metrics["history"]["loss"]) == 1
+        assert metrics["settings"]["epochs"] == 10 * run.RECIPES["default"]["epochs"]
         assert metrics["complete"] is False
 
     def test_without_a_package_it_says_how_to_install_it(self, process, tmp_path):
@@ -297,7 +300,7 @@ class TestReproduce:
         assert metrics["test_accuracy"] == accuracies[1]
 
     def test_it_goes_on_where_it_ended(self, program, tmp_path):
-        flags = (*self.FLAGS, "--epochs", "1", "--seeds")
+        flags = (*self.FLAGS, "--epochs", "1", "--jobs", "1", "--seeds")
         assert program(*flags, "2").returncode == 0
         before = self.read(tmp_path)["seeds"]
         done = program(*flags, "3")
@@ -309,7 +312,7 @@ class TestReproduce:
     @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
     def test_ctrl_c_loses_no_finished_seed(self, environment, tmp_path):
         flags = ("reproduce", "source", "--data", DIGITS, "--limit", "1000")
-        flags += ("--epochs", "3", "--seeds", "1000")
+        flags += ("--epochs", "2", "--seeds", "1000")
         with start_program(environment, tmp_path, *flags) as process:
             for line in process.stdout:
                 if line.startswith("Seed 2 of 0 to 999"):
@@ -345,7 +348,8 @@ class TestReproduce:
         assert self.read(tmp_path)["summary"].keys() == {"test_accuracy", "seconds"}
 
     def test_a_seed_that_diverges_is_said(self, program, tmp_path):
-        done = program(*self.FLAGS, "--epochs", "1", "--seeds", "2", "--lr", "1e39")
+        flags = ("--epochs", "1", "--seeds", "2", "--jobs", "1", "--lr", "1e39")
+        done = program(*self.FLAGS, *flags)
         assert done.returncode == 1
         assert "lr must be small enough" in done.stdout
         assert names(tmp_path / "results") == set()
@@ -711,6 +715,7 @@ class TestModel:
         assert said.out == ""
 
 
+@pytest.mark.unwatched
 class TestOnMnist:
     @pytest.mark.usefixtures("undrawn")
     def test_a_default_run_on_a_part_of_mnist(self, program, tmp_path, mnist_path):

@@ -9,7 +9,6 @@ import pytest
 from helpers.browser import answer, look, settle, text_of, trace, visit, wait_for
 from helpers.page import running
 
-import run
 from digits.mnist import load_data, split_training
 from handwritten_classifier import HandwrittenNumberClassification
 
@@ -18,11 +17,9 @@ SEVEN = [(-60, -80), (-20, -85), (20, -80), (60, -78), (40, -40), (20, 0), (-5, 
 
 
 @pytest.fixture(scope="module")
-def model(digits):
+def model(model_path):
     """Return a network that reads simple digits."""
-    settings = run.RECIPES["fast"] | {"epochs": 12, "augment": 1.0}
-    model = HandwrittenNumberClassification(**settings, verbose=0)
-    return model.fit(digits.train_images, digits.train_labels)
+    return HandwrittenNumberClassification.load(model_path)
 
 
 @pytest.fixture
