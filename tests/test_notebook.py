@@ -1,6 +1,7 @@
 """A notebook, run by a real kernel: what a model, a training and a figure look like."""
 
 import hashlib
+from functools import partial
 
 import pytest
 from conftest import ROOT
@@ -55,21 +56,31 @@ SHOWN = {
 WIDTHS = {900: "Loss", 640: "Kernels"}  # pixels
 
 
-@pytest.fixture
-def run(monkeypatch, tmp_path):
-    """Return a function that runs cells in a kernel and returns their outputs."""
-    monkeypatch.setenv("MNIST_PATH", str(DIGITS))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.delenv("MPLBACKEND", raising=False)
-
-    def run_cells(*sources):
-        notebook = nbformat.v4.new_notebook()
-        notebook.cells = [nbformat.v4.new_code_cell(source) for source in sources]
-        resources = {"metadata": {"path": str(tmp_path)}}
+def run_cells(folder, *sources):
+    """Run cells in a kernel of their own, in a folder, and return their outputs."""
+    notebook = nbformat.v4.new_notebook()
+    notebook.cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    resources = {"metadata": {"path": str(folder)}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MNIST_PATH", str(DIGITS))
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.delenv("MPLBACKEND", raising=False)
         nbclient.NotebookClient(notebook, resources=resources, timeout=120).execute()
-        return [[*cell.outputs] for cell in notebook.cells]
+    return [[*cell.outputs] for cell in notebook.cells]
 
-    return run_cells
+
+@pytest.fixture
+def run(tmp_path):
+    """Return a function that runs cells in a kernel and returns their outputs."""
+    return partial(run_cells, tmp_path)
+
+
+@pytest.fixture(scope="module", params=["", WITHOUT_WIDGETS], ids=["widgets", "none"])
+def outputs(request, tmp_path_factory):
+    """Return what each cell shows that trains and draws, with widgets and without."""
+    folder = tmp_path_factory.mktemp("notebook")
+    first = f"{request.param}{START}{FIT}\nplot_history(model)\nplt.show()"
+    return run_cells(folder, first, "model", "plot_kernels(model)", *SHOWN)
 
 
 def printed(outputs, name="stdout"):
@@ -86,8 +97,9 @@ def figures(outputs):
     return names, [data["image/png"] for data in shown]
 
 
-def test_a_notebook_shows_bar_table_and_figure(run):
-    _, training, table, figure = run(START, FIT, "model", "plot_kernels(model)")
+@pytest.mark.parametrize("outputs", [""], indirect=True, ids=["widgets"])
+def test_a_notebook_shows_bar_table_and_figure(outputs):
+    training, table, figure = outputs[:3]
     lines = printed(training).splitlines()
     assert [line.split()[1] for line in lines] == ["1/2", "2/2"]
     bars = [o["data"] for o in training if o.output_type == "display_data"]
@@ -97,21 +109,19 @@ def test_a_notebook_shows_bar_table_and_figure(run):
     assert "image/png" in figure[0]["data"]
 
 
-@pytest.mark.parametrize("before", ["", WITHOUT_WIDGETS], ids=["widgets", "none"])
-def test_each_figure_is_shown_once_and_in_order(run, before):
-    first = f"{before}{START}{FIT}\nplot_history(model)\nplt.show()"
-    outputs = run(first, *SHOWN)
+def test_each_figure_is_shown_once_and_in_order(outputs):
     assert figures(outputs[0])[0] == ["Loss"]
-    for source, cell in zip(SHOWN, outputs[1:], strict=True):
+    for source, cell in zip(SHOWN, outputs[3:], strict=True):
         assert figures(cell)[0] == SHOWN[source], source
         assert printed(cell, "stderr") == "", source
-    assert outputs[list(SHOWN).index("plt.get_fignums()") + 1][0]["data"] == {
+    assert outputs[list(SHOWN).index("plt.get_fignums()") + 3][0]["data"] == {
         "text/plain": "[]"
     }
 
 
-def test_a_notebook_without_widgets_has_bars_of_text(run):
-    _, training = run(WITHOUT_WIDGETS + START, FIT)
+@pytest.mark.parametrize("outputs", [WITHOUT_WIDGETS], indirect=True, ids=["none"])
+def test_a_notebook_without_widgets_has_bars_of_text(outputs):
+    training = outputs[0]
     assert printed(training).count("epoch") == 2
     assert "images/s" in printed(training, "stderr")
     assert "Warning" not in printed(training, "stderr")
