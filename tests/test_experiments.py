@@ -161,6 +161,7 @@ class TestSideBySide:
             taken = thread.map(lambda acquire: acquire(blocking=False), free)
             assert list(taken) == [True] * 4
 
+    @pytest.mark.usefixtures("watched_processes")
     @posix
     def test_ctrl_c_ends_all_and_keeps_what_is_finished(self, environment, tmp_path):
         flags = ("reproduce", "source", "--data", DIGITS, "--limit", "1000")
@@ -184,6 +185,7 @@ class TestSideBySide:
         assert 2 in finished
         assert_ended(children)
 
+    @pytest.mark.usefixtures("watched_processes")
     @posix
     @pytest.mark.parametrize("victim", ["parent", "child"])
     def test_a_killed_process_leaves_none_behind(self, environment, tmp_path, victim):
