@@ -214,6 +214,8 @@ def program(environment, tmp_path):
         ):
             patch.chdir(tmp_path)
             patch.setattr(sys, "argv", ["run.py"])
+            # Tests of notebooks import it, and the class would show a notebook's bars.
+            patch.delitem(sys.modules, "ipykernel", raising=False)
             for name in os.environ.keys() - environment.keys():
                 patch.delenv(name)
             for name, value in (environment | variables).items():

@@ -16,6 +16,7 @@ from conftest import ROOT
 from numpy.testing import assert_allclose, assert_array_equal
 from threadpoolctl import ThreadpoolController
 
+import handwritten_classifier
 from digits.figures import (
     plot_confusion,
     plot_distortions,
@@ -27,7 +28,6 @@ from digits.figures import (
 from digits.mnist import DIGITS, read_data
 from handwritten_classifier import HandwrittenNumberClassification
 
-BLAS = ThreadpoolController().select(user_api="blas")
 # All that draws random numbers or is carried on from step to step takes part.
 SETTINGS = {
     "architecture": "4C5-MP3-6C3p1-MP2-16N-10N",
@@ -245,7 +245,13 @@ WHOLE = SETTINGS | {"batch_size": 90}
 
 @pytest.fixture
 def cores():
-    """Return a function that tells BLAS, and with it the class, of so many cores."""
+    """Return a function that tells BLAS, and with it the class, of so many cores.
+
+    Each library has a BLAS of its own: all count that are loaded by now.
+    """
+    global BLAS
+    handwritten_classifier._find_blas.cache_clear()
+    BLAS = ThreadpoolController().select(user_api="blas")
     before = [lib.num_threads for lib in BLAS.lib_controllers]
 
     def tell(*counts):
