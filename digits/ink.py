@@ -10,8 +10,10 @@ from digits.sheet import PHOTOGRAPH, find_surroundings, leave_darker_parts
 # ---------------------------------------------------------------------- Dark strokes
 
 LEAST_CONTRAST = 48  # grey levels of 255 between ink and paper: about a pencil's
-_POLARITY_SIDE = 200  # pixels on the longer side; more would not change the answer
-_SURROUNDINGS = 0.45  # of the longer side: the window of the median
+# Pixels of the longer side of a drawing and of the shorter one of a photograph, which
+# can show a long row; more would not change the answer.
+_POLARITY_SIDE = 200
+_SURROUNDINGS = 0.45  # of that side: the window of the median
 _CLEAR_BALANCE = 0.4  # of all deviations, cubed: a smaller balance decides nothing
 # Ink that fills its picture: how near it comes to each edge, as a share of that side,
 # how wide its strokes are at most, as a share of the longer side, how much of the
@@ -95,8 +97,10 @@ def _deviate_from_surroundings(grey: np.ndarray) -> np.ndarray:
     """
     import cv2
 
-    small = np.rint(shrink(grey, _POLARITY_SIDE)).astype(np.uint8)
-    window = max(5, odd(_SURROUNDINGS * max(small.shape)))
+    side = min(grey.shape) if min(grey.shape) >= PHOTOGRAPH else max(grey.shape)
+    longest = round(_POLARITY_SIDE * max(grey.shape) / side)
+    small = np.rint(shrink(grey, longest)).astype(np.uint8)
+    window = max(5, odd(_SURROUNDINGS * min(_POLARITY_SIDE, side)))
     levels = np.log(96 + np.arange(256, dtype=np.float32))
     return levels[small] - levels[cv2.medianBlur(small, window)]
 

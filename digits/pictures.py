@@ -160,7 +160,11 @@ def _preprocess(
     stages : dict of str to array of shape (H, W)
         As `find_digits` returns it.
     """
-    grey = _to_grey(_check_picture(image), longest)
+    height, width = _check_picture(image).shape[:2]
+    # A long row of digits stays as high as a photograph.
+    long = math.ceil(PHOTOGRAPH * max(height, width) / min(height, width))
+    longest = max(longest, min(long, _FINEST_SIDE))
+    grey = _to_grey(np.asarray(image), longest)
     sheet, shown = cut_out_sheet(grey)
     light, ink, mask = grey.copy(), np.zeros_like(grey), np.zeros(grey.shape, bool)
     light[sheet], ink[sheet], mask[sheet] = find_writing(to_dark_strokes(shown))

@@ -6,8 +6,9 @@ import tracemalloc
 import cv2
 import numpy as np
 import pytest
-from handwriting import LIGHTS, write
+from handwriting import LIGHTS, take_picture, write
 from helpers import pages
+from numpy.testing import assert_allclose
 
 from digits import sheet
 from digits.pictures import find_digits, prepare_image
@@ -122,6 +123,19 @@ class TestRows:
         ink = pages.write_rows(images, rng, 10, bend=bend)
         picture = pages.photograph(pages.print_sheet(ink), rng)
         assert share_found(picture, images) >= 0.9
+
+    @pytest.mark.parametrize("turned", [False, True])
+    def test_a_long_row_lies_across_a_shadow(self, digits, turned):
+        for seed in range(4):
+            rng = np.random.default_rng(seed)
+            images = digits.test_images[rng.integers(297, size=10)]
+            options = {"pen": "ballpoint", "light": "shadow"}
+            picture, boxes = take_picture(images, rng, **options)
+            if turned:  # They follow each other downward, and lie on their sides.
+                picture, boxes = picture.swapaxes(0, 1), boxes[:, [1, 0, 3, 2]]
+            found = find_digits(picture).boxes
+            assert len(found) >= 8
+            assert_allclose(found[0], boxes[0], atol=12)
 
     def test_small_digits_of_a_large_page_are_looked_at_more_finely(self, digits):
         rng, images = np.random.default_rng(10), digits.test_images[:240]
