@@ -12,6 +12,8 @@ _THICKEST_LINE = 1 / 50  # of the picture's width; thicker lines are strokes
 _STEEPEST_LINE = 10  # degrees off the horizontal or the vertical
 LEAST_DIGIT = 8  # pixels: of what a frame holds, and of what is left beside a table
 _MOST_FRAMES, _LEAST_HOLES = 200, 0.5  # holes as a share of the box around a frame
+_RECTANGLE = 0.9  # of the box around a printed frame, with its holes; a 0 has 0.785
+_LEAST_WRITING = 0.3  # of the shorter side of a frame: what it holds
 _MOST_LINES = 2000  # candidates of the Hough transform, the strongest first
 
 
@@ -29,11 +31,33 @@ def remove_ruling(mask: np.ndarray) -> np.ndarray:
     sizes = table[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].max(axis=1)
     frames = find_enclosing(labels, table, sizes)
     ruling = _find_lines(mask)
-    for left, top, width, height in table[frames, :4]:
+    for index in np.argsort(-sizes)[:_MOST_FRAMES]:
+        left, top, width, height = table[index, :4]
         box = slice(top, top + height), slice(left, left + width)
-        ruling[box] |= _find_lines(mask[box], thickest)
+        if frames[index] or _is_rectangle(labels[box] == index):
+            lines = _find_lines(mask[box], thickest)
+            least = _LEAST_WRITING * min(width, height)
+            if frames[index] or _holds_piece(mask[box] & ~lines, least):
+                ruling[box] |= lines
     written = mask & ~ruling
     return written if written.any() else mask
+
+
+def _is_rectangle(piece: np.ndarray) -> bool:
+    """Return whether a piece, (H, W), is a frame, of which ink may be a part."""
+    if max(piece.shape) < 3 * LEAST_DIGIT:
+        return False
+    holes = fill_holes(piece)
+    return holes.mean() > _LEAST_HOLES and (holes | piece).mean() > _RECTANGLE
+
+
+def _holds_piece(mask: np.ndarray, least: float) -> bool:
+    """Return whether a connected component is so many pixels long or high."""
+    import cv2
+
+    _, _, table, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    sizes = table[1:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]]
+    return sizes.max(initial=0) >= least
 
 
 def _find_lines(mask: np.ndarray, thickest: int = 0) -> np.ndarray:
@@ -149,9 +173,10 @@ def find_enclosing(
         holes = fill_holes(inside == index)
         if holes.mean() < _LEAST_HOLES:
             continue
-        shares = sizes[np.unique(inside[holes])] / sizes[index]
-        shares = shares[shares * sizes[index] >= LEAST_DIGIT]
-        enclosing[index] = (shares > 0.3).any() or (shares > 0.015).sum() >= 3
+        held = sizes[np.unique(inside[holes])]
+        held = held[held >= LEAST_DIGIT]
+        large = held > _LEAST_WRITING * min(width, height)
+        enclosing[index] = large.any() or (held > 0.015 * sizes[index]).sum() >= 3
     return enclosing
 
 

@@ -99,6 +99,34 @@ class TestFrames:
         picture = pages.photograph(pages.print_sheet(ink, lines=lines), rng)
         assert share_found(picture, images) >= 0.9
 
+    @pytest.mark.parametrize("thickness", [1, 2, 5])
+    @pytest.mark.parametrize("grey", [50, 140])
+    def test_ink_may_run_into_the_frame(self, digits, thickness, grey):
+        rng = np.random.default_rng(11)
+        for _ in range(3):
+            images = digits.test_images[rng.integers(297, size=5)]
+            drawn = np.full((230, 830), 245, np.uint8)
+            for left in range(40, 790, 150):
+                corners = (left, 40), (left + 150, 190)
+                cv2.rectangle(drawn, *corners, grey, thickness)
+            boxes = []
+            for place, image in enumerate(images):
+                stroke = write(image, 90, 0.1)
+                rows, columns = (np.flatnonzero((stroke > 0.5).any(a)) for a in (1, 0))
+                stroke = stroke[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+                top, left = 45 + (150 - len(stroke)) // 2, 40 + 150 * place
+                # It is in the middle, crosses the lower line, or touches that beside.
+                left += (0 if place % 3 == 2 else 150 - stroke.shape[1]) // (place + 1)
+                top += 40 * (place % 3 == 1)
+                bottom, right = top + len(stroke), left + stroke.shape[1]
+                part = drawn[top:bottom, left:right]
+                np.minimum(part, np.uint8(245 - 205 * stroke), out=part)
+                boxes.append((top, left, bottom, right))
+            found = find_digits(drawn).boxes
+            found = found[found[:, 1].argsort()]  # One that is low may be a row.
+            assert len(found) == 5
+            assert np.abs(found - boxes).max() < 30
+
     def test_a_zero_with_a_speck_inside_is_no_frame(self):
         drawn = np.full((200, 200), 255, np.uint8)
         y, x = np.indices(drawn.shape)
