@@ -70,7 +70,7 @@ def find_turn(
     turned = {}
     for turns in _TURNS:
         try:
-            images = find_digits(np.rot90(image, turns)).images
+            images = find_digits(np.rot90(image, turns), cut=False).images
         except ValueError:  # The light on the paper is judged by its edges, too.
             continue
         turned[turns] = _sureness(predict_proba(images))

@@ -40,7 +40,7 @@ from digits.ink import LEAST_CONTRAST, find_writing, to_dark_strokes
 from digits.pieces import Digit, find_pieces, find_unread, group_pieces
 from digits.ruling import shrink
 from digits.sheet import PHOTOGRAPH, cut_out_sheet
-from digits.touching import as_image, crop, separate_digits
+from digits.touching import MOST_PIECES, as_image, crop, separate_digits
 
 # ---------------------------------------------------------------------- Public
 
@@ -50,7 +50,7 @@ _LONGEST_SIDE, _COARSE, _FINE, _FINEST_SIDE = 1000, 24, 40, 2400
 UNSURE = 0.7  # probability; a reading is in doubt if no class reaches it
 
 
-def find_digits(image: np.ndarray) -> SimpleNamespace:
+def find_digits(image: np.ndarray, cut: bool = True) -> SimpleNamespace:
     """Find the digits in a photograph, a scan or a drawing, in reading order.
 
     The stages are those of the module docstring.
@@ -59,6 +59,8 @@ def find_digits(image: np.ndarray) -> SimpleNamespace:
     ----------
     image : uint8 array of shape (H, W), (H, W, 3) or (H, W, 4)
         Grey, RGB or RGBA; dark on light or light on dark.
+    cut : bool
+        Whether digits that touch are cut apart.
 
     Returns
     -------
@@ -81,7 +83,9 @@ def find_digits(image: np.ndarray) -> SimpleNamespace:
         If `image` is not such an array, or shows no ink.
     """
     ink, labels, digits, stages = _preprocess(image)
-    images, boxes, touching = separate_digits(ink, labels, digits)
+    images, boxes, touching = separate_digits(
+        ink, labels, digits, MOST_PIECES if cut else 0
+    )
     scale = np.divide(np.shape(image)[:2], ink.shape)
     unread = find_unread(labels, digits)
     boxes, unread = (

@@ -8,9 +8,10 @@ model that is ready to use, whichever model reads the digits afterwards.
 A part costs the probability that it is not the digit that it looks most like, and more
 if it is wide. A cut costs the square of the ink that it crosses: digits touch in one
 place, and a cut through a digit most often crosses two strokes. A chain is taken if it
-costs clearly less than the whole. The constants were chosen on 900 pairs, 200 triples
-and 2,600 single digits of MNIST's training images, by four pens, and on 900 of the
-embedded digits. None of these single digits is cut.
+costs clearly less than the whole; if neither does, the whole is in doubt. The constants
+were chosen on 900 pairs, 200 triples and 2,600 single digits of MNIST's training
+images, by four pens, and on 900 of the embedded digits. None of these single digits is
+cut.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ import numpy as np
 from digits.ink import stroke_width
 from digits.mnist_form import even_strokes, imitate_mnist
 from digits.pieces import Digit
+from digits.ruling import LEAST_DIGIT
 
 if TYPE_CHECKING:
     from handwritten_classifier import HandwrittenNumberClassification
 
 _WIDE, _WIDER = 0.7, 0.7  # of its height: what is wide, and what a part costs for more
 _CROSSING = 0.1  # what a cut costs that crosses as much ink as a stroke is wide
-_CLEARLY = 0.2  # what a chain costs less than the whole if it is taken
-_NEARLY = 0.1  # what it costs more than the whole if this is in doubt
+_CLEARLY = 0.2  # what the better one of a chain and the whole costs less
 _PLAIN = 0.2  # what a whole costs that is surely a digit: chains cost hardly less
-_MOST_PIECES = 100  # of a picture, those that cost most, that are cut
+MOST_PIECES = 50  # of a picture, those that cost most, that are cut
 _LONGEST = 6  # the widest piece that is cut, in heights
 _HEIGHT = 80  # pixels, of the copy of a piece in which cuts are sought
 _ASIDE = 0.02  # ink that a cut rather crosses than that it takes a step to the side
@@ -53,7 +54,7 @@ class Cut(NamedTuple):
 
 
 def separate_digits(
-    ink: np.ndarray, labels: np.ndarray, digits: list[Digit]
+    ink: np.ndarray, labels: np.ndarray, digits: list[Digit], most: int = MOST_PIECES
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cut digits that touch, and bring all digits into the form of MNIST's images.
 
@@ -63,6 +64,8 @@ def separate_digits(
     labels : int array of shape (H, W)
         The number of the piece at each pixel.
     digits : list of Digit
+    most : int
+        How many pieces are cut at most: those that look least like one digit.
 
     Returns
     -------
@@ -75,7 +78,7 @@ def separate_digits(
     wholes = np.concatenate([as_image(*crop(ink, labels, digit)) for digit in digits])
     sizes = [digit.box[2:] - digit.box[:2] for digit in digits]
     costs = list(map(_cost_of_part, _judge(wholes), sizes))
-    least = max([_PLAIN, *sorted(costs)[:-_MOST_PIECES]])
+    least = max([_PLAIN, *sorted(costs)[: max(0, len(costs) - most)]])
     found = []
     for digit, image, cost in zip(digits, wholes, costs, strict=True):
         gain = -np.inf
@@ -84,7 +87,7 @@ def separate_digits(
             parts, cost_of_parts = _find_chain(np.where(mask, piece, 0))
             gain = cost - cost_of_parts
         if gain <= _CLEARLY:
-            found.append((image, digit.box, gain > -_NEARLY))
+            found.append((image, digit.box, gain > -_CLEARLY))
             continue
         for part in parts:
             box = _find_box(part) + np.tile(digit.box[:2], 2)
@@ -135,7 +138,7 @@ def _find_chain(ink: np.ndarray) -> tuple[list[np.ndarray], float]:
     import cv2
 
     height, width = ink.shape
-    if width > _LONGEST * height:
+    if height < LEAST_DIGIT or width > _LONGEST * height:
         return [], np.inf
     size = max(1, round(width * _HEIGHT / height)), _HEIGHT
     small = cv2.resize(ink.astype(np.float32), size, interpolation=cv2.INTER_AREA)
@@ -165,7 +168,8 @@ def _find_chain(ink: np.ndarray) -> tuple[list[np.ndarray], float]:
     while end in before:
         chain.insert(0, _take_part(ink > 0, large[before[end]], large[end]))
         end = before[end]
-    return chain, least[-1]
+    # In a small piece, a part can be less than a pixel.
+    return (chain, least[-1]) if all(map(np.any, chain)) else ([], np.inf)
 
 
 def _find_parts(

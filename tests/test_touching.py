@@ -8,7 +8,7 @@ import pytest
 from handwriting import HEIGHT, PENS, read_pictures, take_picture
 from numpy.testing import assert_array_equal
 
-from digits import touching
+from digits import pictures, touching
 from digits.mnist import load_data
 from digits.pictures import find_digits, name_digits, prepare_image
 from handwritten_classifier import HandwrittenNumberClassification
@@ -129,6 +129,22 @@ class TestOddInk:
             assert (found.images.max(axis=(1, 2, 3)) == 1).all()
             assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
 
+    @pytest.mark.parametrize("specks", [1, 5, 40])
+    def test_specks_are_not_cut(self, specks):
+        for seed in range(6):
+            rng = np.random.default_rng(seed)
+            paper = np.full((200, 200), 245, np.uint8)
+            for top, left in rng.integers(0, 195, size=(specks, 2)):
+                paper[top : top + rng.integers(1, 4), left : left + 2] = 30
+            assert len(find_digits(paper).boxes) <= specks
+
+    @pytest.mark.parametrize("side", [28, 60])
+    def test_noise_is_read_or_has_no_ink(self, side):
+        for seed in range(6):
+            rng = np.random.default_rng(seed)
+            noise = np.uint8(255 * (rng.random((side, side)) > 0.1))
+            assert len(find_digits(noise).images) > 0
+
     def test_a_long_line_is_no_chain_of_digits(self):
         picture = np.full((400, 600), 255, np.uint8)
         wave = np.stack([np.arange(100, 500), 200 + 5 * np.sin(np.arange(400) / 20)], 1)
@@ -142,11 +158,14 @@ class TestOddInk:
             points = rng.integers(0, 60, size=(6, 2), dtype=np.int32)
             cv2.polylines(page, [points + np.int32([left, top])], False, 0, 3)
         find_cuts = touching._find_cuts
-        monkeypatch.setattr(touching, "_MOST_PIECES", 7)
         monkeypatch.setattr(
             touching, "_find_cuts", lambda ink: tried.append(1) or find_cuts(ink)
         )
-        assert len(find_digits(page).boxes) > 15
+        ink, labels, digits, _ = pictures._preprocess(page)
+        assert len(digits) > 15
+        assert len(touching.separate_digits(ink, labels, digits, 7)[0]) >= len(digits)
+        assert len(tried) == 7
+        find_digits(page, cut=False)
         assert len(tried) == 7
 
 
