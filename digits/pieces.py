@@ -105,11 +105,13 @@ def find_unread(labels: np.ndarray, digits: list[Digit]) -> np.ndarray:
 
     numbers = [number for digit in digits for number in digit.numbers]
     usual = np.median([_size(digit) for digit in digits])
-    unread = []
+    unread = [np.empty((0, 4), int)]
     for mask, least in (
         ((labels > 0) & ~np.isin(labels, numbers), _LEAST_WRITING),
         (labels < 0, _LEAST_FAINT_WRITING),
     ):
+        if not mask.any():
+            continue
         _, _, table, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
         left, top, width, height, _ = table[1:].T
         large = np.maximum(width, height) >= max(LEAST_DIGIT, least * usual)

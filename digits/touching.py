@@ -37,9 +37,9 @@ _CLEARLY = 0.2  # what the better one of a chain and the whole costs less
 _PLAIN = 0.2  # what a whole costs that is surely a digit: chains cost hardly less
 MOST_PIECES = 50  # of a picture, those that cost most, that are cut
 _LONGEST = 6  # the widest piece that is cut, in heights
-_HEIGHT = 80  # pixels, of the copy of a piece in which cuts are sought
+_HEIGHT = 64  # pixels, of the copy of a piece in which cuts are sought
 _ASIDE = 0.02  # ink that a cut rather crosses than that it takes a step to the side
-_MOST_CUTS = 10
+_MOST_CUTS = 7
 _INSIDE = 0.3  # of the strong ink: what is inside a stroke
 _APART = 0.04  # of the ink, which is between two cuts at least
 _LEAST_INK, _LOWEST, _WIDEST = 0.08, 0.65, 1.6  # of the ink and height: what a part is
@@ -258,9 +258,10 @@ def _find_ways(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         The column of each way in each row.
     """
     columns, crossings, steps = np.arange(ink.shape[1]), ink[0], []
+    before = np.full((3, ink.shape[1]), np.inf)  # from the left, from above, the right
     for row in ink[1:]:
-        padded = np.pad(crossings, 1, constant_values=np.inf)
-        before = np.stack([padded[:-2] + _ASIDE, crossings, padded[2:] + _ASIDE])
+        before[0, 1:], before[1] = crossings[:-1] + _ASIDE, crossings
+        before[2, :-1] = crossings[1:] + _ASIDE
         steps.append(columns + before.argmin(axis=0) - 1)
         crossings = before.min(axis=0) + row
     ways = [columns]
