@@ -573,7 +573,7 @@ def predict(args: argparse.Namespace) -> int:
     if rows:
         head = ("file", "digit", *(f"P({n})" for n in range(len(rows[0]) - 2)))
         print_table([head, *rows])
-        if marks := pictures.describe_doubts([name for _, name, *_ in rows]):
+        if marks := doubts.describe_doubts([name for _, name, *_ in rows]):
             print(f"\n{marks}")
         print("", *read.values(), sep="\n")
     return status

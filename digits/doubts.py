@@ -1,4 +1,4 @@
-"""What to say of a picture that was read only in part, or lies on its side."""
+"""What to say of readings in doubt, and of a picture read in part or on its side."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from digits.pictures import find_digits
+from digits.pictures import UNSURE, find_digits
 
 # Of what was read: as much that was not is worth a word, if it is several pieces. None
 # of 397 pictures that are read, real and drawn ones, has as much.
@@ -23,6 +23,19 @@ _TURNS = {
     2: "upside down",
     3: "to the right by 90 degrees",
 }
+
+
+def describe_doubts(names: list[str]) -> str:
+    """Return what a "?" in these readings says, and of what it tells where most do."""
+    doubtful = sum("?" in name for name in names)
+    if not doubtful:
+        return ""
+    line = (
+        f"?: in doubt, for no digit has a probability of {UNSURE:.0%}, or several touch"
+    )
+    if doubtful <= len(names) / 2:
+        return line
+    return f"{line}\nMost are in doubt: the picture may be turned, blurred or no digits"
 
 
 def explain_reading(

@@ -134,19 +134,6 @@ def name_digits(
     return [f"{digit}{doubt}" for digit, doubt in zip(classes, doubts, strict=True)]
 
 
-def describe_doubts(names: list[str]) -> str:
-    """Return what a "?" in these readings says, and of what it tells where most do."""
-    doubtful = sum("?" in name for name in names)
-    if not doubtful:
-        return ""
-    line = (
-        f"?: in doubt, for no digit has a probability of {UNSURE:.0%}, or several touch"
-    )
-    if doubtful <= len(names) / 2:
-        return line
-    return f"{line}\nMost are in doubt: the picture may be turned, blurred or no digits"
-
-
 def _preprocess(
     image: np.ndarray, longest: int = _LONGEST_SIDE
 ) -> tuple[np.ndarray, np.ndarray, list[Digit], dict[str, np.ndarray]]:
@@ -164,11 +151,12 @@ def _preprocess(
     stages : dict of str to array of shape (H, W)
         As `find_digits` returns it.
     """
-    height, width = _check_picture(image).shape[:2]
+    image = _check_picture(image)
+    sides = image.shape[:2]
     # A long row of digits stays as high as a photograph.
-    long = math.ceil(PHOTOGRAPH * max(height, width) / min(height, width))
+    long = math.ceil(PHOTOGRAPH * max(sides) / min(sides))
     longest = max(longest, min(long, _FINEST_SIDE))
-    grey = _to_grey(np.asarray(image), longest)
+    grey = _to_grey(image, longest)
     sheet, shown = cut_out_sheet(grey)
     light, ink, mask = grey.copy(), np.zeros_like(grey), np.zeros(grey.shape, bool)
     light[sheet], ink[sheet], mask[sheet] = find_writing(to_dark_strokes(shown))
@@ -176,7 +164,7 @@ def _preprocess(
     digits = group_pieces(pieces)
     usual = np.median([np.ptp(digit.box[::2]) for digit in digits])
     finer = math.ceil(longest * _FINE / usual)
-    if usual < _COARSE and longest < min(_FINEST_SIDE, max(np.shape(image))):
+    if usual < _COARSE and longest < min(_FINEST_SIDE, max(sides)):
         return _preprocess(image, min(finer, _FINEST_SIDE))
     stages = {
         "picture": grey,

@@ -22,7 +22,7 @@ _LEAST_WRITING, _LEAST_FAINT_WRITING = 0.3, 0.7
 # Of the strokes of one digit, in a picture of so few digits that these do not tell of
 # their usual size: how far apart they are at most, as a share of both together, and the
 # form of both. They were chosen on MNIST's training digits: of those cut by 1 to 3 of
-# their 28 pixels, one in ten falls apart; of pairs 0.15 to 0.5 of a height apart, none
+# their 28 pixels, 10 to 16 % fall apart; of pairs 0.15 to 0.5 of a height apart, none
 # unite.
 _FEW, _NEAR_STROKE, _NEAR_PART_OF_ONE = 3, 0.1, 0.05
 _TALLEST, _WIDEST, _NARROW = 2.2, 1.4, 0.8  # the first is height by width

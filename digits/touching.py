@@ -10,7 +10,7 @@ if it is wide. A cut costs the square of the ink that it crosses: digits touch i
 place, and a cut through a digit most often crosses two strokes. A chain is taken if it
 costs clearly less than the whole; if neither does, the whole is in doubt. The constants
 were chosen on 900 pairs, 200 triples and 2,600 single digits of MNIST's training
-images, by four pens, and on 900 of the embedded digits. None of these single digits is
+images, by four pens, and on 900 of the embedded digits. Of these single digits one is
 cut.
 """
 
@@ -54,7 +54,7 @@ class Cut(NamedTuple):
 
 
 def separate_digits(
-    ink: np.ndarray, labels: np.ndarray, digits: list[Digit], most: int = MOST_PIECES
+    ink: np.ndarray, labels: np.ndarray, digits: list[Digit], most: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cut digits that touch, and bring all digits into the form of MNIST's images.
 
@@ -65,7 +65,8 @@ def separate_digits(
         The number of the piece at each pixel.
     digits : list of Digit
     most : int
-        How many pieces are cut at most: those that look least like one digit.
+        How many pieces are cut at most: those that look least like one digit. None are
+        judged if it is 0.
 
     Returns
     -------
@@ -76,6 +77,9 @@ def separate_digits(
         costs about as much as the whole.
     """
     wholes = np.concatenate([as_image(*crop(ink, labels, digit)) for digit in digits])
+    if not most:
+        boxes = np.stack([digit.box for digit in digits])
+        return wholes, boxes, np.zeros(len(digits), bool)
     sizes = [digit.box[2:] - digit.box[:2] for digit in digits]
     costs = list(map(_cost_of_part, _judge(wholes), sizes))
     least = max([_PLAIN, *sorted(costs)[: max(0, len(costs) - most)]])

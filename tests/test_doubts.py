@@ -6,7 +6,7 @@ from helpers import pages
 from helpers.pictures import lay_out
 
 import run
-from digits.doubts import explain_reading, find_turn
+from digits.doubts import describe_doubts, explain_reading, find_turn
 from digits.pictures import find_digits
 
 
@@ -88,3 +88,10 @@ def test_specks_are_not_reported(digits):
     for top, left in rng.integers(20, np.array(picture.shape[:2]) - 20, (40, 2)):
         picture[top : top + 5, left : left + 5] = 30
     assert len(find_digits(picture).unread) <= 1
+
+
+def test_doubts_are_described_and_most_of_all_where_most_are():
+    assert describe_doubts(["1", "2"]) == ""
+    line = "?: in doubt, for no digit has a probability of 70%, or several touch"
+    assert describe_doubts(["1", "2?"]) == line
+    assert describe_doubts(["1?", "2?", "3"]).startswith(f"{line}\nMost are in doubt")

@@ -15,7 +15,6 @@ from digits import pieces
 from digits.mnist import read_data
 from digits.mnist_form import imitate_mnist
 from digits.pictures import (
-    describe_doubts,
     find_digits,
     name_digits,
     prepare_image,
@@ -433,13 +432,6 @@ class TestFindDigits:
 def test_doubt_begins_below_its_threshold():
     shares = np.array([[0.69, 0.31], [0.29, 0.71]])
     assert name_digits(shares) == ["0?", "1"]
-
-
-def test_doubts_are_described_and_most_of_all_where_most_are():
-    assert describe_doubts(["1", "2"]) == ""
-    line = "?: in doubt, for no digit has a probability of 70%, or several touch"
-    assert describe_doubts(["1", "2?"]) == line
-    assert describe_doubts(["1?", "2?", "3"]).startswith(f"{line}\nMost are in doubt")
 
 
 @pytest.mark.parametrize(

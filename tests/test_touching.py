@@ -96,7 +96,7 @@ class TestTouching:
         assert len(find_digits(picture).boxes) == 2
         assert prepare_image(picture).shape == (1, 28, 28, 1)
 
-    def test_parts_are_found_from_the_left_and_share_no_ink(self, plain_digits):
+    def test_parts_are_found_from_the_left_and_span_the_whole(self, plain_digits):
         picture, boxes = take(plain_digits, "350", 1, touching=True)
         found = find_digits(picture)
         assert (np.diff(found.boxes[:, 1]) > 0).all()

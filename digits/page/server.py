@@ -31,7 +31,7 @@ import numpy as np
 from aiohttp import web
 
 from digits.decoder import FINEST_PICTURE, decode_picture, stop_decoding
-from digits.doubts import explain_reading
+from digits.doubts import describe_doubts, explain_reading
 from digits.mnist import Split, checksum
 from digits.own import OWN_DIGITS, OwnDigits
 from digits.page.frames import Frames, describe_reading
@@ -46,7 +46,7 @@ from digits.page.limits import (
 )
 from digits.page.requests import Request, decode_image, encode_image
 from digits.page.training import Trainer
-from digits.pictures import describe_doubts, find_digits, name_digits
+from digits.pictures import find_digits, name_digits
 from digits.results import alone_in, make_folder
 from handwritten_classifier import HandwrittenNumberClassification
 
