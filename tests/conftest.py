@@ -1,7 +1,6 @@
 """Fixtures of all tests: digits, MNIST where it is, the program in an empty folder."""
 
 import contextlib
-import importlib
 import io
 import os
 import subprocess
@@ -17,7 +16,6 @@ os.environ.update(
 import numpy as np
 import pytest
 from helpers.program import STRICT
-from helpers.watching import WATCHERS, unwatched
 
 from digits import mnist
 
@@ -33,16 +31,6 @@ WITH_TENSORFLOW = "keras_twin against_tensorflow mnist benchmark"
 def pytest_configure(config):
     """Let the tests begin in the order below, not the files of many tests first."""
     config.option.loadscopereorder = False
-
-
-def pytest_sessionstart(session):
-    """Let coverage look away from what tests alone import; ours is imported before."""
-    if sys.gettrace():
-        for path in (ROOT / "run.py", *ROOT.glob("digits/**/*.py")):
-            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-            with contextlib.suppress(ModuleNotFoundError):
-                importlib.import_module(name)
-        session.perform_collect = unwatched(session.perform_collect)
 
 
 def pytest_collection_modifyitems(items):
@@ -65,24 +53,6 @@ def pytest_xdist_make_scheduler(config, log):
     return Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem):
-    """Let coverage look away from a test that is marked so."""
-    if pyfuncitem.get_closest_marker("unwatched"):
-        pyfuncitem.obj = unwatched(pyfuncitem.obj)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _drawing_unwatched():
-    """Let coverage look away while matplotlib lays out and draws."""
-    if sys.gettrace():
-        from matplotlib.figure import Figure, FigureBase
-
-        FigureBase.add_subplot = unwatched(FigureBase.add_subplot)
-        for name in ("draw", "savefig"):
-            setattr(Figure, name, unwatched(getattr(Figure, name)))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _digits_enlarged_once():
     """Let the embedded digits be enlarged once, not whenever a test reads them."""
@@ -101,13 +71,6 @@ def _digits_enlarged_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mnist, "enlarge_digits", enlarge_once)
         yield
-
-
-@pytest.fixture
-def watched_processes(monkeypatch):
-    """Let coverage watch the processes that a test starts, as it watches the test."""
-    for name, value in WATCHERS.items():
-        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from helpers.watching import unwatched
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
@@ -24,7 +23,7 @@ MODEL = HandwrittenNumberClassification()
 def _tensorflow():
     """Import TensorFlow where these tests run, not wherever they are collected."""
     global tf
-    tf = unwatched(pytest.importorskip)("tensorflow")
+    tf = pytest.importorskip("tensorflow")
 
 
 @st.composite

@@ -32,7 +32,7 @@ print(pyplot.get_backend().lower(), len(pyplot.get_fignums()))
 
 
 @pytest.fixture
-def draw(tmp_path, watched_processes):
+def draw(tmp_path):
     """Return a function that runs code with a backend of the environment's."""
 
     def run(code, backend):

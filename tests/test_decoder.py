@@ -22,7 +22,6 @@ from digits.decoder import decode_picture
 from digits.pictures import read_image
 
 SLACK = 1.0  # seconds: to replace the process, and for tests that run beside this one
-pytestmark = pytest.mark.usefixtures("watched_processes")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
 
 

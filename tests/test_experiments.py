@@ -84,7 +84,6 @@ class TestSideBySide:
         assert len(lines) == 6  # One a network.
         assert done.stderr == ""  # No bar in a pipe.
 
-    @pytest.mark.usefixtures("watched_processes")
     def test_seeds_of_a_recipe_train_side_by_side(self, program, tmp_path):
         written = []
         for jobs in ("1", "2"):
@@ -161,7 +160,6 @@ class TestSideBySide:
             taken = thread.map(lambda acquire: acquire(blocking=False), free)
             assert list(taken) == [True] * 4
 
-    @pytest.mark.usefixtures("watched_processes")
     @posix
     def test_ctrl_c_ends_all_and_keeps_what_is_finished(self, environment, tmp_path):
         flags = ("reproduce", "source", "--data", DIGITS, "--limit", "1000")
@@ -185,7 +183,6 @@ class TestSideBySide:
         assert 2 in finished
         assert_ended(children)
 
-    @pytest.mark.usefixtures("watched_processes")
     @posix
     @pytest.mark.parametrize("victim", ["parent", "child"])
     def test_a_killed_process_leaves_none_behind(self, environment, tmp_path, victim):

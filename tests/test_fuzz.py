@@ -20,7 +20,6 @@ def watch():
     return fuzz.Watch()
 
 
-@pytest.mark.unwatched
 @pytest.mark.parametrize("name", fuzz.DOORS)
 def test_files_of_strangers_are_read_or_refused_in_little_time_and_memory(name, watch):
     door = fuzz.DOORS[name]()

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.watching import unwatched
 from numpy.testing import assert_allclose, assert_array_equal
 
 from digits.keras_twin import from_keras, to_keras
@@ -16,7 +15,7 @@ from handwritten_classifier import HandwrittenNumberClassification
 def _tensorflow():
     """Import TensorFlow where these tests run, not wherever they are collected."""
     global tf, keras, la
-    tf = unwatched(pytest.importorskip)("tensorflow")
+    tf = pytest.importorskip("tensorflow")
     keras, la = tf.keras, tf.keras.layers
 
 

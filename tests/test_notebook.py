@@ -127,7 +127,6 @@ def test_a_notebook_without_widgets_has_bars_of_text(outputs):
     assert "Warning" not in printed(training, "stderr")
 
 
-@pytest.mark.usefixtures("watched_processes")
 def test_pyplot_can_be_imported_after_the_first_figure(run):
     start = START.replace("import matplotlib.pyplot as plt\n", "")
     last = "plot_kernels(model)\nimport matplotlib.pyplot as plt\nplt.show()"
@@ -150,7 +149,6 @@ def test_the_readme_s_walk_through_runs_cell_by_cell(run, tmp_path):
         assert not [o for o in cell if o.get("name") == "stderr"]
 
 
-@pytest.mark.usefixtures("watched_processes")
 def test_the_readme_s_walk_through_as_one_cell_shows_each_figure_once(run, tmp_path):
     draw_seven(tmp_path)
     source = "\n".join(readme_cells())

@@ -224,7 +224,6 @@ class TestPrepareImage:
             prepare_image(given)
         assert_array_equal(prepare_image(turn(given)), prepare_image(picture()))
 
-    @pytest.mark.unwatched
     @pytest.mark.parametrize("dark", [False, True])
     @pytest.mark.parametrize("scale", [1, 5, 12])
     def test_a_digit_without_a_margin_is_read_as_if_it_had_one(
@@ -253,7 +252,6 @@ class TestPrepareImage:
         with pytest.raises(ValueError, match="ink must be finite"):
             imitate_mnist(ink)
 
-    @pytest.mark.unwatched
     def test_digits_as_large_as_a_photograph_are_read_as_the_small_ones_are(
         self, digits
     ):
@@ -266,7 +264,6 @@ class TestPrepareImage:
         prepared = np.concatenate([prepare_image(image) for image in large])
         assert model.score(prepared, labels) > 0.9
 
-    @pytest.mark.unwatched
     def test_mnist_is_left_as_it_is(self, mnist_path):
         images = read_data(mnist_path).train_images[-200:]
         prepared = np.concatenate([prepare_image(image) for image in images])[..., 0]
@@ -274,7 +271,6 @@ class TestPrepareImage:
 
 
 class TestFindDigits:
-    @pytest.mark.unwatched
     def test_every_pen_on_every_paper_in_every_light(self, model, digits):
         kinds = [
             (pen, paper, LIGHTS[n % 3])

@@ -119,7 +119,6 @@ class TestTrain:
         done = process(*flags, PYTHONPATH=str(tmp_path))
         assert "imported" in done.stderr  # The trap does work.
 
-    @pytest.mark.usefixtures("watched_processes")
     @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
     def test_ctrl_c_keeps_what_was_learned(self, environment, tmp_path):
         flags = ("--data", DIGITS, "--epochs", "5000")
@@ -310,7 +309,6 @@ class TestReproduce:
         assert "Seed 1 of" not in done.stdout
         assert self.read(tmp_path)["seeds"][:2] == before
 
-    @pytest.mark.usefixtures("watched_processes")
     @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
     def test_ctrl_c_loses_no_finished_seed(self, environment, tmp_path):
         flags = ("reproduce", "source", "--data", DIGITS, "--limit", "1000")
@@ -717,7 +715,6 @@ class TestModel:
         assert said.out == ""
 
 
-@pytest.mark.unwatched
 class TestOnMnist:
     @pytest.mark.usefixtures("undrawn")
     def test_a_default_run_on_a_part_of_mnist(self, program, tmp_path, mnist_path):

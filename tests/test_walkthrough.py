@@ -151,8 +151,6 @@ def ran():
     """Run all once, on MNIST if it is there, else on the embedded digits."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MPLBACKEND", raising=False)
-        # Other tests cover what it runs; watched line by line, it takes longer.
-        patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
         # Two threads that wait for each other on a busy machine take ten times as long.
         patch.setenv("OPENBLAS_NUM_THREADS", "1")
         if not os.environ.get("MNIST_PATH"):
