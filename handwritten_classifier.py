@@ -198,11 +198,10 @@ class HandwrittenNumberClassification:
         for name in settings.keys() - present.keys():
             raise _wrong("settings", f"be among {list(present)}", repr(name))
         renewed = type(self)(**(present | settings))
-        new = renewed._in_force
         same_network = renewed._network == self._network
         vars(self).update(settings if same_network else vars(renewed))
-        self._in_force = new
-        if old | {"verbose": 0} != new | {"verbose": 0}:
+        self._in_force = renewed._present()
+        if old | {"verbose": 0} != self._in_force | {"verbose": 0}:
             self._run = None
         return self
 
@@ -681,7 +680,7 @@ class HandwrittenNumberClassification:
         d_pooled = d_pooled.transpose(3, 1, 2, 0)
         if (rows * stride, columns * stride) != size or stride != window[0]:
             d_feature_map.fill(0)  # Else every place is written below.
-        if _overlap(window, stride, (rows, columns)):
+        if stride < window[0] and max(rows, columns) > 1:
             for i, j in np.ndindex(*window):
                 places[i, j] += d_pooled * mask[i, j]
         else:  # Each place belongs to one window: written once, without a sum.
@@ -889,8 +888,7 @@ class HandwrittenNumberClassification:
         field = self._ELASTIC * drawn[6:].reshape(2, height, width * batch)
         field = self._smoothing(height) @ field
         field = self._smoothing(width) @ field.reshape(2, height, width, batch)
-        # Where each pixel of the new image comes from in the old one: the field, plus
-        # terms that are the same along rows and terms that are the same along columns.
+        # Where each pixel comes from: the field, plus terms of its row and its column.
         middle = (height - 1) / 2, (width - 1) / 2
         y = (np.arange(height, dtype=self.dtype) - middle[0])[:, np.newaxis, np.newaxis]
         x = (np.arange(width, dtype=self.dtype) - middle[1])[:, np.newaxis]
@@ -1102,8 +1100,7 @@ class HandwrittenNumberClassification:
         if self.augment:  # By those of the epoch's random numbers that are for these.
             numbers = copy.deepcopy(self._generator.bit_generator)
             numbers.advance(shard[0] * (3 + math.prod(images.shape[1:3])))
-            generator = np.random.Generator(numbers)
-            images = self.distort(images, float(self.augment), generator)
+            images = self.distort(images, float(self.augment), numbers)
         probabilities, gradients = self._backward(self._batch(images), labels)
         for gradient in gradients.values() if len(labels) < count else ():
             gradient *= len(labels) / count
@@ -1117,8 +1114,7 @@ class HandwrittenNumberClassification:
     def _plan_step(self, step, steps):
         """Return a step's learning rate, and its share in the mean up to it.
 
-        Steps count from 1; the cycle's two zeros lie just outside of them. The n-th
-        that is averaged has the share 1 / n.
+        Steps count from 1, between the cycle's zeros; the n-th averaged has 1 / n.
         """
         # Not one step more where rounding has lifted a product over a whole number.
         not_averaged = steps - math.ceil(steps * float(self.averaging) - 1e-9)
@@ -1170,8 +1166,8 @@ class HandwrittenNumberClassification:
         order = self._generator.permutation(run.images)
         before = {name: array.copy() for name, array in self._trained_arrays().items()}
         counts = {"position": 0, "loss": 0.0, "hits": 0, "seconds": 0.0}
-        silent = self._bias_names()
-        return replace(run, order=order, before=before, silent=silent, **counts)
+        counts["silent"] = self._bias_names()
+        return replace(run, order=order, before=before, **counts)
 
     def _finish_epoch(self, results):
         """Add an epoch's results to the history, whose lists stay equally long."""
@@ -1228,7 +1224,6 @@ class HandwrittenNumberClassification:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # A notebook need not have ipywidgets.
             from tqdm.auto import tqdm
-
         run, layout = self._run, "{desc} {percentage:3.0f}%|{bar}| {remaining} left, "
         options = {"unit": " images", "unit_scale": True, "leave": False}
         options["bar_format"] = layout + "{rate_fmt}{postfix}"
@@ -1276,10 +1271,14 @@ class HandwrittenNumberClassification:
             return answer(self._forward(batch, with_masks=False)[0], part)
 
         if len(parts) == 1:  # Not worth a pool.
-            with _one_blas_thread():
+            with holding_back_interrupts(), _one_blas_thread():
                 return [_answer(parts[0])]
+        answers = []
         with self._at_work() as spread:
-            return spread(_answer, parts)
+            for at in range(0, len(parts), 32):  # In between, Ctrl-C may come.
+                with holding_back_interrupts():
+                    answers += spread(_answer, parts[at : at + 32])
+        return answers
 
     # ---------------------------------------------------------------- Cores and memory
 
@@ -1298,10 +1297,7 @@ class HandwrittenNumberClassification:
         return batch
 
     def _array(self, shape, dtype):
-        """Return an empty array; in a run, one that the batch before has used.
-
-        Fresh ones take as long as the mathematics. All batches ask in the same order.
-        """
+        """Return an empty array; in a run, that of the batch before: it is faster."""
         work = self._work
         if work.arrays is None:
             return np.empty(shape, dtype)
@@ -1331,8 +1327,7 @@ class HandwrittenNumberClassification:
     @contextmanager
     def _at_work(self):
         """Yield a `map` to lists, whose parts, batches or shards, share the cores."""
-        outer, taken = self._work.arrays, self._work.taken
-        buffer = np.setbufsize(2048)  # fits the first cache: 3/4 of the time
+        outer, taken, buffer = self._work.arrays, self._work.taken, np.getbufsize()
 
         def _begin():
             self._work.arrays = []
@@ -1344,18 +1339,25 @@ class HandwrittenNumberClassification:
                 return [function(part) for part in parts]
             # NumPy's errors and buffers are settings of a context, and go along.
             contexts = [copy_context() for _ in parts]
-            return list(pool.map(lambda c, p: c.run(function, p), contexts, parts))
+            try:
+                found = pool.map(lambda c, p: c.run(function, p), contexts, parts)
+            except RuntimeError:  # Python ends, and lets no thread begin.
+                return [function(part) for part in parts]
+            return list(found)
 
-        try:
-            self._work.arrays = []
-            with (
-                _one_blas_thread() as cores,
-                ThreadPoolExecutor(cores, "", _begin) as pool,
-            ):
-                yield _map
-        finally:
-            np.setbufsize(buffer)
-            self._work.arrays, self._work.taken = outer, taken
+        with holding_back_interrupts() as hearing_them:
+            try:
+                self._work.arrays = []
+                np.setbufsize(2048)  # fits the first cache: 3/4 of the time
+                with (
+                    _one_blas_thread() as cores,
+                    ThreadPoolExecutor(cores, "", _begin) as pool,
+                    hearing_them(),
+                ):
+                    yield _map
+            finally:
+                np.setbufsize(buffer)
+                self._work.arrays, self._work.taken = outer, taken
 
     # ---------------------------------------------------------------- Keeping
 
@@ -1375,8 +1377,7 @@ class HandwrittenNumberClassification:
         texts["settings"]["dtype"] = np.dtype(self.dtype).name
         training = {"generator": generator, "run": run and run.numbers()}
         texts["training"] = training | {"metadata": self.metadata}
-        for name, content in texts.items():
-            texts[name] = json.dumps(content, default=np.generic.item)
+        texts = {n: json.dumps(t, default=np.generic.item) for n, t in texts.items()}
         arrays = self._trained_arrays() | (run.arrays() if run else {})
         with replace_file(path) as file:
             np.savez(file, allow_pickle=False, **texts, **arrays)
@@ -1449,8 +1450,7 @@ class HandwrittenNumberClassification:
     def _take_arrays(self, arrays, into):
         """Copy `arrays` into those of the same names, if all of them fit."""
         if arrays.keys() != into.keys():
-            required = f"be {list(into)} for {self.architecture}"
-            raise _wrong("arrays", required, list(arrays))
+            raise _wrong("arrays", f"be {list(into)}", list(arrays))
         for name, parameter in into.items():
             array = arrays[name]
             if array.shape != parameter.shape or array.dtype != parameter.dtype:
@@ -1472,8 +1472,8 @@ class HandwrittenNumberClassification:
         """Tell scikit-learn, which alone asks for it, that this is a classifier."""
         from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
 
-        target, images = TargetTags(required=True), InputTags(three_d_array=True)
-        images.two_d_array = False
+        images = InputTags(two_d_array=False, three_d_array=True)
+        target = TargetTags(required=True)
         return Tags("classifier", target, None, ClassifierTags(), None, False, images)
 
     # ---------------------------------------------------------------- Looking inside
@@ -1499,8 +1499,7 @@ class HandwrittenNumberClassification:
         rows = self._summary_rows()
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         rows.insert(1, tuple("-" * width for width in widths))
-        cells = (f"{{:{side}{w}}}" for side, w in zip("<<<>>", widths, strict=True))
-        line = "  ".join(cells)
+        line = "  ".join(f"{{:{s}{w}}}" for s, w in zip("<<<>>", widths, strict=True))
         return "\n".join(line.format(*row).rstrip() for row in rows)
 
     def _repr_html_(self):
@@ -1556,8 +1555,7 @@ class HandwrittenNumberClassification:
         probabilities = self._forward(batch, watch=_watch_forward)[0]
         forward.append(("probabilities", probabilities[0], label))
         if label is not None:
-            classes = len(self.classes_)
-            labels = self._check_labels(np.array([label]), 1, classes, "label")
+            labels = self._check_labels([label], 1, len(self.classes_), "label")
             self._backward(batch, labels, _watch_back)
         return forward, back
 
@@ -1577,11 +1575,6 @@ def _windows(tensor, window, stride, counts):
         (*window, tensor.shape[3], *counts, len(tensor)),
         (down, across, channel, stride * down, stride * across, image),
     )
-
-
-def _overlap(window, stride, counts):
-    """Return whether a pixel can stand in more than one window."""
-    return any(stride < side and n > 1 for side, n in zip(window, counts, strict=True))
 
 
 def _fit_windows(name, size, window, stride, padding=0):
@@ -1648,19 +1641,29 @@ class _Run:
 
 
 @contextmanager
-def holding_back_interrupts() -> Iterator[None]:
-    """Delay Ctrl-C, whatever it does, until the block is done."""
+def holding_back_interrupts() -> Iterator[Callable]:
+    """Delay Ctrl-C until the block is done; yield what hears it in a block within."""
     handler, held = signal.getsignal(signal.SIGINT), []
-    heard = threading.current_thread() is threading.main_thread() and callable(handler)
+    try:
+        with hearing_interrupts(lambda *event: held.append(event)):
+            yield partial(hearing_interrupts, handler)
+    finally:
+        if held:
+            handler(*held[0])
+
+
+@contextmanager
+def hearing_interrupts(handler: Callable | int | None) -> Iterator[None]:
+    """Let Ctrl-C call `handler` in the block, if it calls one now."""
+    before, thread = signal.getsignal(signal.SIGINT), threading.current_thread()
+    heard = callable(before) and thread is threading.main_thread()
     if heard:
-        signal.signal(signal.SIGINT, lambda *event: held.append(event))
+        signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:
         if heard:
-            signal.signal(signal.SIGINT, handler)
-        if held:
-            handler(*held[0])
+            signal.signal(signal.SIGINT, before)
 
 
 class _WorkArrays(threading.local):
@@ -1680,7 +1683,7 @@ def _find_blas():
     return ThreadpoolController().select(user_api="blas").lib_controllers
 
 
-_BLAS = SimpleNamespace(lock=threading.Lock(), runs=0)
+_BLAS = SimpleNamespace(lock=threading.RLock(), runs=0)  # A handler may predict, too.
 
 
 @contextmanager
@@ -1690,19 +1693,18 @@ def _one_blas_thread():
     Its own threads wait for each other in every product, which takes several times as
     long beside other busy programs. Ours wait once for a whole part.
     """
-    libraries = _find_blas()
     with _BLAS.lock:
         if not _BLAS.runs:
-            _BLAS.before = [library.num_threads for library in libraries]
+            _BLAS.before = [(library, library.num_threads) for library in _find_blas()]
         _BLAS.runs += 1
-        for library in libraries:
+        for library, _ in _BLAS.before:
             library.set_num_threads(1)
     try:  # Where it cannot be kept so, our threads would fight with its own.
-        yield max(filter(None, _BLAS.before), default=1)
+        yield max((count for _, count in _BLAS.before if count), default=1)
     finally:
         with _BLAS.lock:
             _BLAS.runs -= 1
-            for library, count in zip(libraries, _BLAS.before, strict=True):
+            for library, count in _BLAS.before:
                 if not _BLAS.runs:
                     library.set_num_threads(count)
                 # Any thread may set the next limit.
@@ -1731,11 +1733,10 @@ _TITLES = {  # of `trace_steps`, forward and back
 def replace_file(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     """Open a file beside `path`, renamed to it once on the disk: never half a file."""
     path = Path(path)
+    got = repr(os.fspath(path))
     if path.exists() and not path.is_file():
-        got = f"{os.fspath(path)!r}, which is no file"
-        raise _wrong("path", "be one to write to", got, OSError)
+        raise _wrong("path", "be one to write to", f"{got}, which is no file", OSError)
     if not path.parent.is_dir():
-        got = repr(os.fspath(path))
         raise _wrong("path", "lie in a folder that exists", got, FileNotFoundError)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -1745,7 +1746,7 @@ def replace_file(path: str | os.PathLike) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        got = f"{os.fspath(path)!r}: {error.strerror or error}"
+        got += f": {error.strerror or error}"
         raise _wrong("path", "be one to write to", got, type(error)) from error
     finally:
         with suppress(OSError):  # Such as that its folder has vanished.
@@ -1769,8 +1770,7 @@ def _remove_leftovers(path):
 def read_arrays(file: IO[bytes], names: Iterable | None = None) -> dict[str, Array]:
     """Return the arrays of an untrusted ``.npz`` file by name: all, or `names`.
 
-    Nothing is unpickled or allocated before its size is known. Damage may raise any
-    error.
+    Nothing is unpickled, or allocated before its size is known. Damage may raise any.
     """
     if not zipfile.is_zipfile(file):
         raise ValueError("this is no .npz file")

@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.managers import SyncManager
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ import numpy as np
 from digits.mnist import Split
 from handwritten_classifier import (
     HandwrittenNumberClassification,
+    hearing_interrupts,
     holding_back_interrupts,
 )
 
@@ -91,13 +93,34 @@ def _try_there(task, settings, threads, report):
     return _try(task or _KEPT["task"], Model(**settings), threads, report)
 
 
+_LIMITED = SimpleNamespace(lock=threading.Lock(), trials=0)
+
+
+@contextmanager
 def _limit_blas(threads):
-    """Limit BLAS to so many threads: fewer cores for the class; None is no limit."""
+    """Limit BLAS to so many threads: fewer cores for the class; None is no limit.
+
+    A worker of a cluster may train in several threads; the last one lifts the limit,
+    for to lift it would change the bits of the others.
+    """
     try:
         from threadpoolctl import threadpool_limits
     except ModuleNotFoundError:
-        return nullcontext()
-    return threadpool_limits(threads, user_api="blas")
+        threads = None
+    if threads is None:
+        yield
+        return
+    with _LIMITED.lock:
+        if not _LIMITED.trials:
+            _LIMITED.limits = threadpool_limits(threads, user_api="blas")
+        _LIMITED.trials += 1
+    try:
+        yield
+    finally:
+        with _LIMITED.lock:
+            _LIMITED.trials -= 1
+            if not _LIMITED.trials:
+                _LIMITED.limits.restore_original_limits()
 
 
 # ------------------------------------------------------------------------ Many trials
@@ -144,9 +167,10 @@ def run_trials(
             clock.count(name)
             yield model, _mark(row, 1)
         return
-    opened = _open_cluster(cluster, task) if cluster else _open_processes(many, task)
+    here = cluster is None
+    opened = _open_processes(many, task) if here else _open_cluster(cluster, task)
     with opened as place:
-        threads = 1 if cluster else max(1, count_cores() // many)
+        threads = max(1, count_cores() // many) if here else 1
         futures = place.submit(models, threads)
         for future in _follow(futures, place.reports, clock):
             row, name = future.result(), futures[future]
@@ -251,7 +275,7 @@ class _Place(NamedTuple):
     def submit(self, models: dict[str, Model], threads: int) -> dict[Future, str]:
         """Let models be trained; return what will hold their rows, and the names."""
         futures = {}
-        with _ignoring_interrupts():  # So do processes that are started by it.
+        with hearing_interrupts(signal.SIG_IGN):  # So do processes that it starts.
             for name, model in models.items():
                 steps = model.epochs * math.ceil(self.images / model.batch_size)
                 report = Report(self.reports, self.ended, name, steps)
@@ -288,13 +312,13 @@ def _open_processes(many, task):
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(many, context, _begin_process, (task,))
     manager = SyncManager(ctx=context)
-    with _ignoring_interrupts():
+    with hearing_interrupts(signal.SIG_IGN):
         manager.start(_begin_process)
     others, images = multiprocessing.active_children(), len(task.split.images)
     try:
         yield _Place(executor, None, manager.Queue(), None, many, images)
         executor.shutdown()
-    except BrokenProcessPool as error:
+    except (BrokenProcessPool, BrokenPipeError, EOFError) as error:
         required = "--jobs must leave memory for each process that trains"
         raise OSError(f"{required}; got one that was killed: try fewer") from error
     finally:
@@ -321,18 +345,6 @@ def _begin_process(task=None):
 
 
 @contextmanager
-def _ignoring_interrupts() -> Iterator[None]:
-    """Ignore Ctrl-C, as then do processes that are started, from their first line."""
-    heard = threading.current_thread() is threading.main_thread()
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if heard else None
-    try:
-        yield
-    finally:
-        if heard:
-            signal.signal(signal.SIGINT, handler)
-
-
-@contextmanager
 def _open_cluster(address, task):
     """Connect to the scheduler of a Dask cluster, and send it the data, once."""
     required = "--cluster must be the address of a Dask scheduler with workers"
@@ -355,6 +367,9 @@ def _open_cluster(address, task):
         try:
             images = len(task.split.images)
             yield _Place(executor, sent, reports, ended, many, images)
+        except CancelledError as error:
+            got = "got one that lost what it was sent: has a worker been killed?"
+            raise OSError(f"--cluster must keep its workers; {got}") from error
         finally:
             ended.set()
             executor.shutdown(wait=False)

@@ -1,11 +1,13 @@
 """Many trainings side by side, in processes and on a cluster: the same numbers."""
 
+import contextlib
 import json
 import os
 import queue
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from helpers.program import assert_pictures, names, start_program
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 import run
 from digits import experiments
@@ -293,6 +296,76 @@ class TestCluster:
         assert done.returncode == 0, done.stderr
         here = json.loads((tmp_path / "here" / "comparison.json").read_text())
         assert without_times(rows) == without_times(here["configurations"])
+
+    @pytest.mark.parametrize("address", ["", "nowhere"])
+    def test_an_address_of_nothing_is_refused(self, program, address):
+        pytest.importorskip("dask.distributed")
+        done = program(*COMPARE, "--cluster", address)
+        assert done.returncode == 2
+        assert "--cluster must be the address of a Dask scheduler" in done.stderr
+
+
+class TestLost:
+    """What a cluster or a process that is killed leads to."""
+
+    @pytest.fixture
+    def lost(self, monkeypatch):
+        """Let the first future of a cluster be one whose worker was killed."""
+        distributed = pytest.importorskip("dask.distributed")
+
+        class Client(contextlib.nullcontext):
+            def __init__(self, *_, **options):
+                super().__init__(self)
+
+            def nthreads(self):
+                return {"worker": 1}
+
+            def scatter(self, tasks, **options):
+                return tasks
+
+            def get_executor(self, **options):
+                return self
+
+            def submit(self, *_):
+                future = Future()
+                future.cancel()
+                future.set_running_or_notify_cancel()
+                return future
+
+            def shutdown(self, **options):
+                pass
+
+        monkeypatch.setattr(distributed, "Client", Client)
+        monkeypatch.setattr(distributed, "Event", lambda **_: threading.Event())
+        monkeypatch.setattr(distributed, "Queue", lambda **_: queue.Queue())
+
+    @pytest.mark.usefixtures("lost")
+    def test_a_worker_that_was_killed_is_named(self, program):
+        done = program(*COMPARE, "--cluster", "here")
+        assert done.returncode == 2
+        assert "--cluster must keep its workers; got one that lost" in done.stderr
+
+    def test_a_pipe_that_breaks_is_a_process_that_was_killed(self, task):
+        message = "--jobs must leave memory .* got one that was killed"
+        with pytest.raises(OSError, match=message):  # noqa: SIM117
+            with experiments._open_processes(1, task):
+                raise BrokenPipeError
+
+    def test_the_limit_of_blas_is_lifted_by_the_last_trial(self):
+        blas = ThreadpoolController().select(user_api="blas").lib_controllers
+
+        def count():
+            return {library.num_threads for library in blas}
+
+        with threadpool_limits(3, user_api="blas"):
+            first, second = experiments._limit_blas(1), experiments._limit_blas(1)
+            first.__enter__()
+            second.__enter__()
+            assert count() == {1}
+            first.__exit__(None, None, None)
+            assert count() == {1}
+            second.__exit__(None, None, None)
+            assert count() == {3}
 
 
 def row(name, accuracies):
