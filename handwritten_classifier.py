@@ -69,7 +69,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -776,13 +776,13 @@ class HandwrittenNumberClassification:
     def forward(self, images: Array) -> Array:
         """Return the probabilities, (B, N), of one batch of images, in one go."""
         images = self.check_images(images)
-        with self._at_work():
+        with holding_back_interrupts(), self._at_work():
             return self._forward(self._batch(images))[0]
 
     def compute_gradients(self, images: Array, labels: Array) -> tuple[float, dict]:
         """Return a batch's loss and its derivatives, by name, shaped as parameters."""
         images, labels = self.check_examples(images, labels)
-        with self._at_work():
+        with holding_back_interrupts(), self._at_work():
             probabilities, gradients = self._backward(self._batch(images), labels)
         return self.compute_loss(probabilities, labels), gradients
 
@@ -980,8 +980,7 @@ class HandwrittenNumberClassification:
         pair = validation_data
         if pair is not None:
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-                got = f"a {type(pair).__name__}"
-                raise _wrong("validation_data", "be (images, labels)", got)
+                raise _wrong("validation_data", "be (images, labels)", type(pair))
             pair = self.check_examples(*pair, kind="validation ")
         epochs = _check_integer("epochs", self.epochs if epochs is None else epochs, 1)
         verbose = self.verbose if verbose is None else verbose
@@ -1028,22 +1027,25 @@ class HandwrittenNumberClassification:
         run = self._run
         bar.set_description_str(f"epoch {run.epoch + 1}/{run.epochs}")
         started, saved = time.perf_counter() - run.seconds, run.seconds
-        # Overflows are reported below, in better words than NumPy's warnings.
-        with np.errstate(over="ignore", invalid="ignore"), self._at_work() as spread:
+        with (
+            np.errstate(over="ignore", invalid="ignore"),  # reported in better words
+            holding_back_interrupts() as hearing_them,
+            self._at_work() as spread,
+        ):
             while run.position < run.images:
                 before = run.position
-                with holding_back_interrupts():
-                    step, loss = self._train_batch(images, labels, spread)
+                step, loss = self._train_batch(images, labels, spread)
                 run.seconds = time.perf_counter() - started
-                if bar.update(run.position - before):
-                    mean, accuracy = run.loss / run.position, run.hits / run.position
-                    bar.set_postfix_str(f"loss {mean:.3f}, accuracy {accuracy:.1%}")
-                if run.seconds - saved > self._BETWEEN_CHECKPOINTS:
-                    save()
-                    saved = run.seconds
-                if callback is not None and self._call_back(callback, step, loss):
-                    run.epochs = run.epoch + 1
-                    break
+                with hearing_them():
+                    if bar.update(run.position - before):
+                        mean, hits = run.loss / run.position, run.hits / run.position
+                        bar.set_postfix_str(f"loss {mean:.3f}, accuracy {hits:.1%}")
+                    if run.seconds - saved > self._BETWEEN_CHECKPOINTS:
+                        save()
+                        saved = run.seconds
+                    if callback is not None and self._call_back(callback, step, loss):
+                        run.epochs = run.epoch + 1
+                        break
         if run.epoch + 1 == run.epochs:
             for name, mean in run.mean.items():
                 self.parameters[name][...] = mean
@@ -1270,14 +1272,15 @@ class HandwrittenNumberClassification:
             batch = self._batch(images[part])
             return answer(self._forward(batch, with_masks=False)[0], part)
 
-        if len(parts) == 1:  # Not worth a pool.
-            with holding_back_interrupts(), _one_blas_thread():
-                return [_answer(parts[0])]
         answers = []
-        with self._at_work() as spread:
-            for at in range(0, len(parts), 32):  # In between, Ctrl-C may come.
-                with holding_back_interrupts():
+        with holding_back_interrupts() as hearing_them:
+            if len(parts) == 1:  # Not worth a pool.
+                with _one_blas_thread():
+                    return [_answer(parts[0])]
+            with self._at_work() as spread:
+                for at in range(0, len(parts), 32):
                     answers += spread(_answer, parts[at : at + 32])
+                    hearing_them().close()
         return answers
 
     # ---------------------------------------------------------------- Cores and memory
@@ -1335,29 +1338,25 @@ class HandwrittenNumberClassification:
                 library.set_num_threads(1)
 
         def _map(function, parts):
-            if min(cores, len(parts)) == 1:
-                return [function(part) for part in parts]
+            found = map(function, parts)
             # NumPy's errors and buffers are settings of a context, and go along.
             contexts = [copy_context() for _ in parts]
-            try:
-                found = pool.map(lambda c, p: c.run(function, p), contexts, parts)
-            except RuntimeError:  # Python ends, and lets no thread begin.
-                return [function(part) for part in parts]
+            with suppress(RuntimeError):  # Python ends, and lets no thread begin.
+                if min(cores, len(parts)) > 1:
+                    found = pool.map(lambda c, p: c.run(function, p), contexts, parts)
             return list(found)
 
-        with holding_back_interrupts() as hearing_them:
-            try:
-                self._work.arrays = []
-                np.setbufsize(2048)  # fits the first cache: 3/4 of the time
-                with (
-                    _one_blas_thread() as cores,
-                    ThreadPoolExecutor(cores, "", _begin) as pool,
-                    hearing_them(),
-                ):
-                    yield _map
-            finally:
-                np.setbufsize(buffer)
-                self._work.arrays, self._work.taken = outer, taken
+        try:
+            self._work.arrays = []
+            np.setbufsize(2048)  # fits the first cache: 3/4 of the time
+            with (
+                _one_blas_thread() as cores,
+                ThreadPoolExecutor(cores, "", _begin) as pool,
+            ):
+                yield _map
+        finally:
+            np.setbufsize(buffer)
+            self._work.arrays, self._work.taken = outer, taken
 
     # ---------------------------------------------------------------- Keeping
 
@@ -1450,7 +1449,8 @@ class HandwrittenNumberClassification:
     def _take_arrays(self, arrays, into):
         """Copy `arrays` into those of the same names, if all of them fit."""
         if arrays.keys() != into.keys():
-            raise _wrong("arrays", f"be {list(into)}", list(arrays))
+            required = f"be {list(into)} for {self.architecture}"
+            raise _wrong("arrays", required, list(arrays))
         for name, parameter in into.items():
             array = arrays[name]
             if array.shape != parameter.shape or array.dtype != parameter.dtype:
@@ -1644,26 +1644,27 @@ class _Run:
 def holding_back_interrupts() -> Iterator[Callable]:
     """Delay Ctrl-C until the block is done; yield what hears it in a block within."""
     handler, held = signal.getsignal(signal.SIGINT), []
+    heard = threading.current_thread() is threading.main_thread() and callable(handler)
+    _hear = partial(signal.signal, signal.SIGINT) if heard else lambda _: None
+
+    def _hold(*event):
+        held[:] = [event]
+
+    def _hearing_them():
+        if held:
+            handler(*held.pop())
+        _hear(handler)
+        block = ExitStack()  # A generator would do it late, were it left in an error.
+        block.callback(_hear, _hold)
+        return block
+
+    _hear(_hold)
     try:
-        with hearing_interrupts(lambda *event: held.append(event)):
-            yield partial(hearing_interrupts, handler)
+        yield _hearing_them
     finally:
+        _hear(handler)
         if held:
             handler(*held[0])
-
-
-@contextmanager
-def hearing_interrupts(handler: Callable | int | None) -> Iterator[None]:
-    """Let Ctrl-C call `handler` in the block, if it calls one now."""
-    before, thread = signal.getsignal(signal.SIGINT), threading.current_thread()
-    heard = callable(before) and thread is threading.main_thread()
-    if heard:
-        signal.signal(signal.SIGINT, handler)
-    try:
-        yield
-    finally:
-        if heard:
-            signal.signal(signal.SIGINT, before)
 
 
 class _WorkArrays(threading.local):
@@ -1890,9 +1891,8 @@ def _shape_hint(shape, required, images):
     if shape[1:] == (channels, height, width):
         return f": pass {images}.transpose(0, 2, 3, 1), with the channels last"
     if shape[1:] == (height, width, 3):
-        hint = f": make RGB images grey with {images}.mean(axis=3), divided by 255 "
-        hint += f"if they are uint8, or set input_shape={shape[1:]} for a network that "
-        return hint + "reads colours"
+        hint = f": make RGB images grey with {images}.mean(axis=3), divided by 255 if "
+        return f"{hint}they are uint8, or set input_shape={shape[1:]} to read colours"
     if len(shape) == 4 or (len(shape) == 3 and shape[2] != 3):
         hint = f": set input_shape={(*shape[1:], 1)[:3]} for a network that reads them"
         prepare = ", or bring each to 28x28 with prepare_image"

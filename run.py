@@ -77,8 +77,8 @@ RECIPES = {
     "fast": TUNED | {"architecture": "12C4-MP3-64C4-10N", "epochs": 1, "lr": 0.15},
     "source": {"architecture": "8C4-MP4-10N", "epochs": 5},  # the class's defaults
     "best": TUNED
-    | {"architecture": "32C5-MP2-64C5-MP2-256N-10N", "epochs": 30, "batch_size": 64}
-    | {"augment": 1.0, "averaging": 0.4},
+    | {"architecture": "32C3-32C3-MP2-64C3-64C3-MP2-256N-10N", "epochs": 20}
+    | {"batch_size": 64, "augment": 1.0, "averaging": 0.4},
 }
 CONFIGURATIONS = (
     "10N",  # no convolution: the baseline

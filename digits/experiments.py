@@ -23,7 +23,6 @@ import numpy as np
 from digits.mnist import Split
 from handwritten_classifier import (
     HandwrittenNumberClassification,
-    hearing_interrupts,
     holding_back_interrupts,
 )
 
@@ -275,7 +274,7 @@ class _Place(NamedTuple):
     def submit(self, models: dict[str, Model], threads: int) -> dict[Future, str]:
         """Let models be trained; return what will hold their rows, and the names."""
         futures = {}
-        with hearing_interrupts(signal.SIG_IGN):  # So do processes that it starts.
+        with _ignoring_interrupts():  # So do processes that it starts.
             for name, model in models.items():
                 steps = model.epochs * math.ceil(self.images / model.batch_size)
                 report = Report(self.reports, self.ended, name, steps)
@@ -312,7 +311,7 @@ def _open_processes(many, task):
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(many, context, _begin_process, (task,))
     manager = SyncManager(ctx=context)
-    with hearing_interrupts(signal.SIG_IGN):
+    with _ignoring_interrupts():
         manager.start(_begin_process)
     others, images = multiprocessing.active_children(), len(task.split.images)
     try:
@@ -342,6 +341,18 @@ def _begin_process(task=None):
 
     parent = multiprocessing.parent_process()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+@contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """Ignore Ctrl-C, as then do processes that are started, from their first line."""
+    heard = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if heard else None
+    try:
+        yield
+    finally:
+        if heard:
+            signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager

@@ -89,16 +89,19 @@ generate_input_loss
     size = (height + 2 * padding, width + 2 * padding)
     size = (height + 2 * padding, width + 3 * padding)
 # Adding up what does not overlap gives the same, more slowly.
-_overlap
-    return any(stride < side and n > 1 for side, n in zip(window, counts, strict=True))
-    return any(stride < side and (n >= 1) for side, n in zip(window, counts, strict=True))
-_overlap
-    return any(stride < side and n > 1 for side, n in zip(window, counts, strict=True))
-    return any(stride < side and n > 0 for side, n in zip(window, counts, strict=True))
+unpool
+    if stride < window[0] and max(rows, columns) > 1:
+    if stride < window[0] and (max(rows, columns) >= 1):
+unpool
+    if stride < window[0] and max(rows, columns) > 1:
+    if stride < window[0] and max(rows, columns) > 0:
 # The windows of pooling are square.
 unpool
-    if _overlap(window, stride, (rows, columns)):
-    if _overlap(window, stride, (columns, rows)):
+    if stride < window[0] and max(rows, columns) > 1:
+    if stride < window[1] and max(rows, columns) > 1:
+unpool
+    if stride < window[0] and max(rows, columns) > 1:
+    if stride < window[-1] and max(rows, columns) > 1:
 unpool
     if (rows * stride, columns * stride) != size or stride != window[0]:
     if (rows * stride, columns * stride) != size or stride != window[1]:
@@ -220,7 +223,7 @@ distort
 distort
     stretch, shift = np.exp(self._SCALING * drawn[2:4]), self._SHIFT * drawn[4:6]
     stretch, shift = np.exp(self._SCALING * drawn[2:4]), self._SHIFT * drawn[4:]
-""")  # noqa: E501
+""")
 
 OPERATORS = {
     ast.Add: ast.Sub,
