@@ -39,7 +39,7 @@ def test_figures_are_drawn_for_every_architecture(examples, architecture, tmp_pa
         figure = Figure()
         assert draw(figure=figure) is figure
         path = tmp_path / f"{number}.png"
-        draw().savefig(path)
+        draw().savefig(path, dpi=30)
         assert path.stat().st_size > 1000
 
 
