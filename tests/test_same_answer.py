@@ -334,17 +334,21 @@ class TestCores:
         resumed = HandwrittenNumberClassification.load(path)
         assert bits(resumed.fit(*examples, verbose=0)) == bits(expected)
 
-    def test_distortions_belong_to_the_place_in_the_epoch(self, examples):
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_distortions_belong_to_the_place_in_the_epoch(self, examples, channels):
         """They do not depend on how the images are cut into batches."""
-        seen = {}
+        seen, digits = {}, np.stack([examples[0]] * channels, axis=3)
+        shape = {"input_shape": digits.shape[1:]}
         for size in (120, 90, 7):
-            model = HandwrittenNumberClassification(**CUT | {"batch_size": size})
+            model = HandwrittenNumberClassification(
+                **CUT | shape | {"batch_size": size}
+            )
             images, backward = [], model._backward
             model._backward = lambda x, y, keep=images, go=backward: (
                 keep.append(x.copy()) or go(x, y)
             )
             cut = model._cut(0, size)
-            model.fit(*examples, epochs=1, verbose=0)
+            model.fit(digits, examples[1], epochs=1, verbose=0)
             seen[size] = (
                 len(cut),
                 np.sort(np.concatenate(images).sum(axis=(1, 2, 3), dtype=np.float64)),
@@ -354,6 +358,23 @@ class TestCores:
         # BLAS may add up in another order.
         assert_allclose(seen[120][1], seen[90][1], rtol=1e-5)
         assert_allclose(seen[120][1], seen[7][1], rtol=1e-5)
+        as_given = np.sort(digits.sum(axis=(1, 2, 3), dtype=np.float64)) / 255
+        assert np.mean(np.isclose(seen[120][1], as_given, rtol=1e-5)) < 0.1
+
+    def test_shards_have_the_gradients_of_the_whole_batch(self, examples):
+        """A last batch is smaller than the others; shards may differ in size."""
+        settings = CUT | {"batch_size": 101, "dtype": np.float64, "epochs": 2}
+        whole = HandwrittenNumberClassification(**settings)
+        whole._SHARED = 10**9
+        cut = HandwrittenNumberClassification(**settings)
+        assert len(whole._cut(0, 101)) == 1
+        assert len({end - first for first, end in cut._cut(0, 101)}) == 2
+        for model in (whole, cut):
+            model.fit(*examples, verbose=0)
+        assert_allclose(cut.history["loss"], whole.history["loss"], rtol=1e-9)
+        assert cut.history["accuracy"] == whole.history["accuracy"]
+        for name, parameter in whole.parameters.items():
+            assert_allclose(cut.parameters[name], parameter, rtol=1e-6, atol=1e-9)
 
     def test_shards_run_side_by_side_on_one_blas_thread_each(
         self, examples, cores, monkeypatch

@@ -58,6 +58,8 @@ TESTS = [
     *("test_steps.py", "test_gradients.py", "test_distortions.py", "test_network.py"),
     *("test_construction.py::TestArchitecture", "test_learning.py", "test_summary.py"),
     "test_prediction.py",
+    "test_same_answer.py::TestCores::test_distortions_belong_to_the_place_in_the_epoch",
+    "test_same_answer.py::TestCores::test_shards_have_the_gradients_of_the_whole_batch",
 ]
 # These take long, and notice nothing that the others do not.
 SLOW = "the_bar or drawing or digits_are_learned or sizes_agree or differences[0-"
@@ -88,6 +90,17 @@ generate_input_loss
 generate_input_loss
     size = (height + 2 * padding, width + 2 * padding)
     size = (height + 2 * padding, width + 3 * padding)
+# Distortions of strength 0 leave images as they are, more slowly.
+_learn
+    if self.augment: # By those of the epoch's random numbers that are for these.
+    if True: # By those of the epoch's random numbers that are for these.
+# A whole batch has all of its gradient: once the same.
+_learn
+    for gradient in gradients.values() if len(labels) < count else ():
+    for gradient in gradients.values():
+_learn
+    for gradient in gradients.values() if len(labels) < count else ():
+    for gradient in gradients.values() if (len(labels) <= count) else ():
 # Adding up what does not overlap gives the same, more slowly.
 unpool
     if stride < window[0] and max(rows, columns) > 1:
