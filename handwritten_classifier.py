@@ -1038,8 +1038,8 @@ class HandwrittenNumberClassification:
                 run.seconds = time.perf_counter() - started
                 with hearing_them():
                     if bar.update(run.position - before):
-                        mean, hits = run.loss / run.position, run.hits / run.position
-                        bar.set_postfix_str(f"loss {mean:.3f}, accuracy {hits:.1%}")
+                        mean, right = run.loss / run.position, run.hits / run.position
+                        bar.set_postfix_str(f"loss {mean:.3f}, accuracy {right:.1%}")
                     if run.seconds - saved > self._BETWEEN_CHECKPOINTS:
                         save()
                         saved = run.seconds
@@ -1280,7 +1280,7 @@ class HandwrittenNumberClassification:
             with self._at_work() as spread:
                 for at in range(0, len(parts), 32):
                     answers += spread(_answer, parts[at : at + 32])
-                    hearing_them().close()
+                    hearing_them().close()  # Here Ctrl-C may come.
         return answers
 
     # ---------------------------------------------------------------- Cores and memory
@@ -1339,10 +1339,10 @@ class HandwrittenNumberClassification:
 
         def _map(function, parts):
             found = map(function, parts)
-            # NumPy's errors and buffers are settings of a context, and go along.
-            contexts = [copy_context() for _ in parts]
             with suppress(RuntimeError):  # Python ends, and lets no thread begin.
                 if min(cores, len(parts)) > 1:
+                    # NumPy's errors and buffers, settings of a context, go along.
+                    contexts = [copy_context() for _ in parts]
                     found = pool.map(lambda c, p: c.run(function, p), contexts, parts)
             return list(found)
 
@@ -1771,7 +1771,7 @@ def _remove_leftovers(path):
 def read_arrays(file: IO[bytes], names: Iterable | None = None) -> dict[str, Array]:
     """Return the arrays of an untrusted ``.npz`` file by name: all, or `names`.
 
-    Nothing is unpickled, or allocated before its size is known. Damage may raise any.
+    Nothing is unpickled, or allocated unchecked. Damage may raise any error.
     """
     if not zipfile.is_zipfile(file):
         raise ValueError("this is no .npz file")

@@ -112,6 +112,8 @@ def _limit_blas(threads):
     with _LIMITED.lock:
         if not _LIMITED.trials:
             _LIMITED.limits = threadpool_limits(threads, user_api="blas")
+            with threadpool_limits(None):
+                pass  # Left so, another thread may lift the limit, or set the next.
         _LIMITED.trials += 1
     try:
         yield
@@ -119,7 +121,8 @@ def _limit_blas(threads):
         with _LIMITED.lock:
             _LIMITED.trials -= 1
             if not _LIMITED.trials:
-                _LIMITED.limits.restore_original_limits()
+                with threadpool_limits(None):
+                    _LIMITED.limits.restore_original_limits()
 
 
 # ------------------------------------------------------------------------ Many trials
@@ -299,8 +302,11 @@ def _follow(futures, reports, clock):
             future = done.get(timeout=0.3)
             running.remove(futures[future])
             yield future
-        for _ in range(reports.qsize()):
-            name, share = reports.get()
+        try:
+            news = [reports.get() for _ in range(reports.qsize())]
+        except (ConnectionError, EOFError) as error:
+            raise BrokenProcessPool("the one that keeps the reports") from error
+        for name, share in news:
             if name in running:
                 clock.show(name, share)
 
@@ -317,7 +323,7 @@ def _open_processes(many, task):
     try:
         yield _Place(executor, None, manager.Queue(), None, many, images)
         executor.shutdown()
-    except (BrokenProcessPool, BrokenPipeError, EOFError) as error:
+    except BrokenProcessPool as error:
         required = "--jobs must leave memory for each process that trains"
         raise OSError(f"{required}; got one that was killed: try fewer") from error
     finally:

@@ -345,26 +345,42 @@ class TestLost:
         assert done.returncode == 2
         assert "--cluster must keep its workers; got one that lost" in done.stderr
 
-    def test_a_pipe_that_breaks_is_a_process_that_was_killed(self, task):
+    @pytest.mark.parametrize("error", [BrokenPipeError, EOFError])
+    def test_reports_that_break_off_are_those_of_a_killed_process(self, task, error):
+        class Reports:
+            def qsize(self):
+                raise error
+
         message = "--jobs must leave memory .* got one that was killed"
         with pytest.raises(OSError, match=message):  # noqa: SIM117
             with experiments._open_processes(1, task):
+                list(experiments._follow({Future(): "a"}, Reports(), None))
+
+    def test_a_pipe_that_closes_elsewhere_is_no_killed_process(self, task):
+        with pytest.raises(BrokenPipeError):  # noqa: SIM117
+            with experiments._open_processes(1, task):
                 raise BrokenPipeError
 
-    def test_the_limit_of_blas_is_lifted_by_the_last_trial(self):
+    def test_the_limit_of_blas_is_lifted_by_the_last_trial_in_any_thread(self):
         blas = ThreadpoolController().select(user_api="blas").lib_controllers
 
         def count():
             return {library.num_threads for library in blas}
 
-        with threadpool_limits(3, user_api="blas"):
-            first, second = experiments._limit_blas(1), experiments._limit_blas(1)
-            first.__enter__()
-            second.__enter__()
+        trials = [experiments._limit_blas(1), experiments._limit_blas(1)]
+        with (
+            threadpool_limits(3, user_api="blas"),
+            ThreadPoolExecutor(1) as first,
+            ThreadPoolExecutor(1) as second,
+        ):
+            with threadpool_limits(None):
+                pass  # Else no other thread could set it from now on.
+            for thread, trial in ((first, trials[0]), (second, trials[1])):
+                thread.submit(trial.__enter__).result()
+                assert count() == {1}
+            first.submit(trials[0].__exit__, None, None, None).result()
             assert count() == {1}
-            first.__exit__(None, None, None)
-            assert count() == {1}
-            second.__exit__(None, None, None)
+            second.submit(trials[1].__exit__, None, None, None).result()
             assert count() == {3}
 
 
