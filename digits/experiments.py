@@ -103,7 +103,7 @@ def _limit_blas(threads):
     for to lift it would change the bits of the others.
     """
     try:
-        from threadpoolctl import threadpool_limits
+        from threadpoolctl import ThreadpoolController
     except ModuleNotFoundError:
         threads = None
     if threads is None:
@@ -111,9 +111,9 @@ def _limit_blas(threads):
         return
     with _LIMITED.lock:
         if not _LIMITED.trials:
-            _LIMITED.limits = threadpool_limits(threads, user_api="blas")
-            with threadpool_limits(None):
-                pass  # Left so, another thread may lift the limit, or set the next.
+            _LIMITED.blas = ThreadpoolController().select(user_api="blas")
+            _LIMITED.limits = _LIMITED.blas.limit(limits=threads)
+            _let_any_thread_limit()
         _LIMITED.trials += 1
     try:
         yield
@@ -121,8 +121,14 @@ def _limit_blas(threads):
         with _LIMITED.lock:
             _LIMITED.trials -= 1
             if not _LIMITED.trials:
-                with threadpool_limits(None):
-                    _LIMITED.limits.restore_original_limits()
+                _LIMITED.limits.restore_original_limits()
+                _let_any_thread_limit()
+
+
+def _let_any_thread_limit():
+    """Let another thread than this one lift the limit of BLAS, or set the next."""
+    for library in _LIMITED.blas.lib_controllers:
+        getattr(library, "clear_controlling_thread", lambda: None)()
 
 
 # ------------------------------------------------------------------------ Many trials

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from helpers.program import assert_pictures, names, start_program
-from threadpoolctl import ThreadpoolController, threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 import run
 from digits import experiments
@@ -362,19 +362,19 @@ class TestLost:
                 raise BrokenPipeError
 
     def test_the_limit_of_blas_is_lifted_by_the_last_trial_in_any_thread(self):
-        blas = ThreadpoolController().select(user_api="blas").lib_controllers
+        blas = ThreadpoolController().select(user_api="blas")
 
         def count():
-            return {library.num_threads for library in blas}
+            return {library.num_threads for library in blas.lib_controllers}
 
         trials = [experiments._limit_blas(1), experiments._limit_blas(1)]
         with (
-            threadpool_limits(3, user_api="blas"),
+            blas.limit(limits=3),
             ThreadPoolExecutor(1) as first,
             ThreadPoolExecutor(1) as second,
         ):
-            with threadpool_limits(None):
-                pass  # Else no other thread could set it from now on.
+            for library in blas.lib_controllers:  # Else no other thread could set it.
+                getattr(library, "clear_controlling_thread", lambda: None)()
             for thread, trial in ((first, trials[0]), (second, trials[1])):
                 thread.submit(trial.__enter__).result()
                 assert count() == {1}
