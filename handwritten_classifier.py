@@ -524,9 +524,8 @@ class HandwrittenNumberClassification:
 
         Forward, ``map = kernel @ patches``; hence ``d_kernel = d_map @ patches.T``:
         over all places and images, each weight sums what it was multiplied with times
-        the derivative of the product. The gradient of the bias, added everywhere, is
-        the sum of d_map. Takes arrays of shape (B, H, W, C) and (B, H', W', F), K or
-        (K_h, K_w), and the rest as in the forward step.
+        the derivative of the product. The bias's gradient is the sum of d_map.
+        Takes (B, H, W, C) and (B, H', W', F), K or (K_h, K_w), the rest as forward.
         """
         images = self._check_tensor("images", images, "B H W C")
         d_feature_map = self._check_tensor("d_feature_map", d_feature_map, "B H' W' F")
@@ -538,7 +537,8 @@ class HandwrittenNumberClassification:
         if patches is None:
             patches = self.generate_patches(images, window, stride, padding)
         d_map = d_feature_map.transpose(3, 1, 2, 0).reshape(filters, patches.shape[1])
-        return (d_map @ patches.T).reshape(filters, channels, *window)
+        d_kernel = (patches @ d_map.T).T  # sooner than d_map @ patches.T
+        return d_kernel.reshape(filters, channels, *window)
 
     def generate_input_loss(
         self,
@@ -676,7 +676,7 @@ class HandwrittenNumberClassification:
         batch, rows, columns, filters, *window = mask.shape
         d_feature_map = self._tensor((batch, *size, filters), d_pooled.dtype)
         places = _windows(d_feature_map, window, stride, (rows, columns))
-        mask = mask.transpose(4, 5, 3, 1, 2, 0)
+        mask = mask.transpose(4, 5, 3, 1, 2, 0).view(np.int8)  # sooner a float
         d_pooled = d_pooled.transpose(3, 1, 2, 0)
         if (rows * stride, columns * stride) != size or stride != window[0]:
             d_feature_map.fill(0)  # Else every place is written below.
@@ -937,7 +937,7 @@ class HandwrittenNumberClassification:
     # ---------------------------------------------------------------- Learning
 
     _AT_ONCE = 100  # images in one batch of a prediction: little memory, warm caches
-    _SHARED = 2_200_000  # numbers in maps and patches, from which on a batch is cut
+    _SHARED = 2_000_000  # numbers in maps and patches, from which on a batch is cut
     _MOST_SHARD = 8_000_000  # of these, about, in each of more than two shards
     _BETWEEN_CHECKPOINTS = 20  # seconds, at most, in a long epoch
     _SLOW_START = 10_000  # images at the beginning, where a healthy network may guess
