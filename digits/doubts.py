@@ -17,6 +17,9 @@ _UNREAD, _SEVERAL = 0.25, 2
 # much more. Of 36 pictures in all four positions, 100 of 108 that are turned are found,
 # and none that is upright.
 _PLAIN, _PLAINER, _FEWEST = 0.85, 0.1, 4
+# A page of many digits may hold none, with more than this share in doubt: of real pages
+# at most a seventh is, and of printed text in ten fonts and sizes a sixth to half.
+_DOUBTFUL, _PAGE = 0.16, 20
 _SMALL = 0.5  # of the median size of the digits that were read
 _TURNS = {
     1: "to the left by 90 degrees",
@@ -26,16 +29,18 @@ _TURNS = {
 
 
 def describe_doubts(names: list[str]) -> str:
-    """Return what a "?" in these readings says, and of what it tells where most do."""
-    doubtful = sum("?" in name for name in names)
+    """Return what a "?" in these readings says, and of what it tells where many do."""
+    doubtful, count = sum("?" in name for name in names), len(names)
     if not doubtful:
         return ""
     line = (
         f"?: in doubt, for no digit has a probability of {UNSURE:.0%}, or several touch"
     )
-    if doubtful <= len(names) / 2:
+    if doubtful <= count * (_DOUBTFUL if count >= _PAGE else 0.5):
         return line
-    return f"{line}\nMost are in doubt: the picture may be turned, blurred or no digits"
+    many = "Most" if doubtful > count / 2 else "Many"
+    why = "the picture may be turned, blurred or no digits"
+    return f"{line}\n{many} are in doubt: {why}"
 
 
 def explain_reading(

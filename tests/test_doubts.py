@@ -1,13 +1,17 @@
 """What is said of pictures that were read only in part, or lie on their side."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from helpers import pages
 from helpers.pictures import lay_out
+from matplotlib import get_data_path
+from PIL import Image, ImageDraw, ImageFont
 
 import run
 from digits.doubts import describe_doubts, explain_reading, find_turn
-from digits.pictures import find_digits
+from digits.pictures import find_digits, name_digits
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +94,23 @@ def test_specks_are_not_reported(digits):
     assert len(find_digits(picture).unread) <= 1
 
 
-def test_doubts_are_described_and_most_of_all_where_most_are():
+def test_doubts_are_described_and_most_of_all_where_many_are():
     assert describe_doubts(["1", "2"]) == ""
     line = "?: in doubt, for no digit has a probability of 70%, or several touch"
     assert describe_doubts(["1", "2?"]) == line
     assert describe_doubts(["1?", "2?", "3"]).startswith(f"{line}\nMost are in doubt")
+    page = ["1"] * 20
+    assert describe_doubts([*page, "2?", "2?", "2?"]) == line
+    said = describe_doubts([*page, *["2?"] * 5])
+    assert said.startswith(f"{line}\nMany are in doubt")
+
+
+def test_a_page_of_text_is_said_to_be_in_doubt(model):
+    text = "The quick brown fox\njumps over the lazy\ndog, and nobody reads\nnumbers"
+    page, font = Image.new("L", (800, 320), 245), Path(get_data_path(), "fonts", "ttf")
+    font = ImageFont.truetype(font / "DejaVuSerif.ttf", 48)
+    ImageDraw.Draw(page).text((40, 30), text, 40, font)
+    found = find_digits(np.asarray(page))
+    names = name_digits(model.predict_proba(found.images), found.touching)
+    assert len(names) > 40
+    assert "are in doubt: the picture may be" in describe_doubts(names)
