@@ -45,6 +45,7 @@ from digits.results import (
     print_seeds,
     print_table,
     read_finished_seeds,
+    rename_results,
     set_aside,
     summarise,
     write_figure,
@@ -373,7 +374,7 @@ def reproduce(args: argparse.Namespace) -> int:
             got = f"got {getattr(args, name)!r}: the recipe and --seeds say it"
             raise ValueError(f"--{name} must be left out of reproduce; {got}")
     settings = chosen_settings(args, RECIPES[args.recipe])
-    seeds = range(count_seeds(args, 10))
+    seeds = range(check_count("--seeds", args.seeds, 10))
     models = [Model(**settings | {"seed": seed}) for seed in seeds]
     with prepare(args, models) as job:
         path = job.output / f"reproduce-{args.recipe}.json"
@@ -399,22 +400,19 @@ def reproduce(args: argparse.Namespace) -> int:
     return 0
 
 
-def count_seeds(args: argparse.Namespace, usual: int) -> int:
-    """Return the number of seeds that was asked for."""
-    seeds = usual if args.seeds is None else args.seeds
-    if not 1 <= seeds <= 1000:
-        required = "at least 1" if seeds < 1 else "at most 1000"
-        raise ValueError(f"--seeds must be {required}; got {seeds}")
-    return seeds
+def check_count(flag: str, given: int | None, usual: int) -> int:
+    """Return the number that was asked for, or else the usual one."""
+    if given is not None and not 1 <= given <= 1000:
+        required = "at least 1" if given < 1 else "at most 1000"
+        raise ValueError(f"{flag} must be {required}; got {given}")
+    return given or usual
 
 
 def train_many(
     models: dict[str, Model], trial: Callable, job: Job, args: argparse.Namespace
 ) -> Iterator[tuple[Model, dict[str, Any] | FloatingPointError]]:
     """Train and test models side by side, here or on a cluster, as the flags say."""
-    if args.jobs is not None and not 1 <= args.jobs <= 1000:
-        required = "at least 1" if args.jobs < 1 else "at most 1000"
-        raise ValueError(f"--jobs must be {required}; got {args.jobs}")
+    check_count("--jobs", args.jobs, 1)
     if args.cluster is not None and args.jobs is not None:
         got = f"got {args.jobs}: the cluster has its own number"
         raise ValueError(f"--jobs must be left out beside --cluster; {got}")
@@ -433,7 +431,7 @@ def compare(args: argparse.Namespace) -> int:
     settings = chosen_settings(args, RECIPES[args.recipe or "default"])
     names = dict.fromkeys(args.configurations or CONFIGURATIONS)
     first = args.seed or 0
-    seeds = range(first, first + count_seeds(args, 1))
+    seeds = range(first, first + check_count("--seeds", args.seeds, 1))
     # Seed by seed: interrupted, all configurations have been trained equally often.
     models = [
         Model(**settings | {"architecture": name, "seed": seed})
@@ -501,15 +499,16 @@ def read_finished_configurations(path: Path, model: Model, job: Job) -> dict[str
         settings = row["settings"] | {"architecture": "any", "seed": "any"}
         return [settings, row["checksum"], row["training_images"]]
 
-    wanted = _kind(json.loads(json.dumps(describe(model, job))))
-    try:
+    wanted, rows, found = _kind(json.loads(json.dumps(describe(model, job)))), [{}], {}
+    with suppress(Exception):  # There is no such file, or it is no comparison.
         rows = json.loads(path.read_text(encoding="utf-8"))["configurations"]
         for row in rows:
             summarise(row["seeds"], CONFIGURATION_NUMBERS)
         figures.plot_comparison(rows)
-        return {row["architecture"]: row for row in rows if _kind(row) == wanted}
-    except Exception:  # There is no such file, or it is no comparison.
-        return {}
+        found = {row["architecture"]: row for row in rows if _kind(row) == wanted}
+    if len(found) < len(rows):
+        rename_results(path)
+    return found
 
 
 # ------------------------------------------------------------------------ Use

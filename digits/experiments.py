@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from multiprocessing.managers import SyncManager
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -163,9 +164,11 @@ def run_trials(
     cluster : str, optional
         Address of a Dask scheduler, whose workers train them instead.
 
-    Raises ValueError for a cluster that does not answer, and OSError if a process is
-    killed.
+    Raises ValueError for a cluster that does not answer or labels that a network does
+    not have, and OSError if a process is killed.
     """
+    for model in {model.architecture: model for model in models.values()}.values():
+        model.check_examples(*task.split[:2])  # before the first one is trained
     many = min(jobs or count_cores(), len(models))
     clock = _Clock(models)
     if cluster is None and many <= 1:
@@ -384,6 +387,11 @@ def _open_cluster(address, task):
         many = sum(client.nthreads().values())
         if not many:
             raise ValueError(f"{required}; got {address}, which has none")
+        try:  # Dask would try for ever to send the task to one that cannot read it.
+            client.run(import_module, __name__)
+        except ImportError as error:
+            required = "--cluster must have workers that are started in this folder"
+            raise ValueError(f"{required}; got {error}") from error
         (sent,) = client.scatter([task], broadcast=True, hash=False)
         ended = Event(client=client)
         executor, reports = client.get_executor(pure=False), Queue(client=client)

@@ -1,8 +1,8 @@
 """What a run leaves: a folder of its own, files that are whole, and printed tables.
 
-`alone_in` keeps other runs out of a folder, `set_aside` keeps an interrupted one,
-`write_json` and `write_figure` replace a file as a whole; the functions `print_...`
-print a table of results each.
+`alone_in` keeps other runs out of a folder, `set_aside` keeps an interrupted one, and
+`rename_results` what others have left; `write_json` and `write_figure` replace a file
+as a whole; the functions `print_...` print a table of results each.
 """
 
 from __future__ import annotations
@@ -70,6 +70,14 @@ def set_aside(output: Path) -> None:
         os.replace(output / CHECKPOINT, aside / CHECKPOINT)
         command = shlex.join(["python", "run.py", "--resume", "--output", str(aside)])
         print(f"This begins anew. The interrupted run will go on with: {command}")
+
+
+def rename_results(path: Path) -> None:
+    """Give results of other settings or data another name, so that they are kept."""
+    if path.exists():
+        kept = name_apart(path, set(path.parent.iterdir()))
+        os.replace(path, kept)
+        print(f"\nThe results of other settings or data that were there are now {kept}")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -173,7 +181,7 @@ def print_seeds(rows: list[dict[str, Any]]) -> None:
     summary = summarise(rows, SEED_NUMBERS)
     table = [("seed", *(name.replace("_", " ") for name in summary))]
     named = {str(row["seed"]): row for row in rows}
-    for statistic in summary["seconds"]:
+    for statistic in summary["seconds"] if len(rows) > 1 else ():
         label = statistic.replace("_", " ")
         named[label] = {name: values[statistic] for name, values in summary.items()}
     for label, row in named.items():

@@ -255,37 +255,44 @@ def assert_ended(processes):
         time.sleep(0.1)
 
 
+@pytest.fixture(scope="module")
+def anywhere():
+    return {k: v for k, v in os.environ.items() if k != "MNIST_PATH"}
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory, anywhere):
+    """Start a scheduler and two workers, as the README does; return its address."""
+    pytest.importorskip("dask.distributed")
+    folder = tmp_path_factory.mktemp("cluster")
+    file = folder / "scheduler.json"
+    dask = [sys.executable, "-m", "dask"]
+    scheduler = [*dask, "scheduler", "--port", "0", "--host", "127.0.0.1"]
+    scheduler += ["--scheduler-file", str(file), "--no-dashboard"]
+    worker = [*dask, "worker", "--scheduler-file", str(file), "--nthreads", "1"]
+    worker += ["--no-dashboard", "--local-directory", str(folder / "work")]
+    commands = [scheduler, worker, worker]
+    options = {"cwd": ROOT, "env": anywhere, "stderr": subprocess.DEVNULL}
+    processes = [subprocess.Popen(command, **options) for command in commands]
+    try:
+        until = time.monotonic() + 60
+        while not file.exists() or not file.read_text():
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        address = json.loads(file.read_text())["address"]
+        from dask.distributed import Client
+
+        with Client(address) as client:
+            client.wait_for_workers(2, timeout=60)
+        yield address
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+        for process in processes:
+            process.wait(30)
+
+
 class TestCluster:
-    @pytest.fixture
-    def address(self, tmp_path, environment):
-        """Start a scheduler and two workers, as the README does; return its address."""
-        pytest.importorskip("dask.distributed")
-        file = tmp_path / "scheduler.json"
-        dask = [sys.executable, "-m", "dask"]
-        scheduler = [*dask, "scheduler", "--port", "0", "--host", "127.0.0.1"]
-        scheduler += ["--scheduler-file", str(file), "--no-dashboard"]
-        worker = [*dask, "worker", "--scheduler-file", str(file), "--nthreads", "1"]
-        worker += ["--no-dashboard", "--local-directory", str(tmp_path / "work")]
-        commands = [scheduler, worker, worker]
-        options = {"cwd": ROOT, "env": environment, "stderr": subprocess.DEVNULL}
-        processes = [subprocess.Popen(command, **options) for command in commands]
-        try:
-            until = time.monotonic() + 60
-            while not file.exists() or not file.read_text():
-                assert time.monotonic() < until
-                time.sleep(0.1)
-            address = json.loads(file.read_text())["address"]
-            from dask.distributed import Client
-
-            with Client(address) as client:
-                client.wait_for_workers(2, timeout=60)
-            yield address
-        finally:
-            for process in reversed(processes):
-                process.terminate()
-            for process in processes:
-                process.wait(30)
-
     @pytest.mark.usefixtures("undrawn")
     def test_it_gives_what_this_machine_gives(self, program, address, tmp_path):
         done = program(*COMPARE, "--seeds", "2", "--cluster", address)
@@ -296,6 +303,26 @@ class TestCluster:
         assert done.returncode == 0, done.stderr
         here = json.loads((tmp_path / "here" / "comparison.json").read_text())
         assert without_times(rows) == without_times(here["configurations"])
+
+    def test_a_worker_of_another_folder_is_refused(
+        self, program, address, tmp_path, anywhere
+    ):
+        worker = [sys.executable, "-m", "dask", "worker", address, "--no-dashboard"]
+        elsewhere = {n: v for n, v in anywhere.items() if n != "PYTHONPATH"}
+        options = {"cwd": tmp_path, "env": elsewhere, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen([*worker, "--nthreads", "1"], **options)
+        try:
+            from dask.distributed import Client
+
+            with Client(address) as client:
+                client.wait_for_workers(3, timeout=60)
+            done = program(*COMPARE, "--cluster", address)
+        finally:
+            process.terminate()
+            process.wait(30)
+        assert done.returncode == 2
+        required = "--cluster must have workers that are started in this folder"
+        assert f"{required}; got No module named" in done.stderr
 
     @pytest.mark.parametrize("address", ["", "nowhere"])
     def test_an_address_of_nothing_is_refused(self, program, address):
@@ -319,6 +346,9 @@ class TestLost:
 
             def nthreads(self):
                 return {"worker": 1}
+
+            def run(self, *_):
+                pass
 
             def scatter(self, tasks, **options):
                 return tasks

@@ -460,8 +460,14 @@ class TestCompare:
         after = json.loads(path.read_text())["configurations"]
         assert after[:2] == before
         assert after[2]["architecture"] == self.NAMES[2]
+        capsys.readouterr()
         assert run.main([*command, "--lr", "0.05"]) == 0
         assert trained[1:] == [*self.NAMES]  # Other settings have other results.
+        kept = path.with_stem("comparison-2")
+        assert f"that were there are now {kept.relative_to(tmp_path)}" in (
+            capsys.readouterr().out
+        )
+        assert json.loads(kept.read_text())["configurations"] == after
 
     @pytest.mark.usefixtures("undrawn")
     def test_rows_of_other_configurations_stay(self, tmp_path, few_digits, monkeypatch):
@@ -514,6 +520,12 @@ class TestCompare:
             self.NAMES[0]
         ]
 
+    def test_labels_are_checked_before_the_first_is_trained(self, program, few_digits):
+        done = program("compare", "10N", "9N", "--data", few_digits, "--epochs", "1")
+        assert done.returncode == 2
+        assert "labels must be in 0..8; got 9" in done.stderr
+        assert "accuracy" not in done.stdout
+
     def test_all_configurations_are_checked_before_the_first(self, program, tmp_path):
         done = program("compare", "10N", "8C99-10N", "--data", DIGITS)
         assert done.returncode == 2
@@ -534,6 +546,7 @@ class TestCompare:
         command = ["compare", "10N", "--data", str(few_digits), "--epochs", "1"]
         assert run.main(command) == 0
         assert len(json.loads(path.read_text())["configurations"]) == 1
+        assert path.with_stem("comparison-2").read_text() == text
 
 
 @pytest.fixture(scope="module")

@@ -167,7 +167,14 @@ _backward
 _update_parameters
     parameter += np.multiply(velocity, momentum, out=gradient)
     parameter += np.multiply(velocity, momentum)
+# So does another order in memory.
+distort
+    drawn = drawn.T.astype(self.dtype, order="C")
+    drawn = drawn.T.astype(self.dtype)
 # Double precision in between only costs time, too; the result has its own precision.
+distort
+    drawn = drawn.T.astype(self.dtype, order="C")
+    drawn = drawn.T.astype(None, order="C")
 generate_input_loss
     d_patches = self._matrix(kernel.shape[1], d_map.shape[1], dtype)
     d_patches = self._matrix(kernel.shape[1], d_map.shape[1], None)
@@ -236,6 +243,9 @@ distort
 distort
     stretch, shift = np.exp(self._SCALING * drawn[2:4]), self._SHIFT * drawn[4:6]
     stretch, shift = np.exp(self._SCALING * drawn[2:4]), self._SHIFT * drawn[4:]
+distort
+    stretch, shift = np.exp(self._SCALING * drawn[2:4]), self._SHIFT * drawn[4:6]
+    stretch, shift = np.exp(self._SCALING * drawn[2:4]), self._SHIFT * drawn[4:7]
 """)
 
 OPERATORS = {
