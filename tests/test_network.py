@@ -188,3 +188,12 @@ class TestWorkArrays:
                     array = model._array(shape, dtype)
                     assert array.ctypes.data % 64 == 0
                     assert (array.shape, array.dtype) == (shape, dtype)
+
+    def test_a_batch_has_a_bound(self, monkeypatch):
+        model, images = small_model(), np.zeros((21, 8, 8, 1), np.uint8)
+        of_one = sum(layer.numbers for layer in model.layers)
+        monkeypatch.setattr(HandwrittenNumberClassification, "MOST", of_one)
+        assert len(model.forward(images[:20])) == 20
+        required = f"need at most {20 * of_one:,} numbers; got {21 * of_one:,}"
+        with pytest.raises(ValueError, match=f"a batch of images must {required}"):
+            model.forward(images)

@@ -167,6 +167,10 @@ _backward
 _update_parameters
     parameter += np.multiply(velocity, momentum, out=gradient)
     parameter += np.multiply(velocity, momentum)
+# So does momentum of 0.
+_update_parameters
+    if momentum:
+    if True:
 # So does another order in memory.
 distort
     drawn = drawn.T.astype(self.dtype, order="C")
