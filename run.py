@@ -483,6 +483,8 @@ def try_configurations(
                 status = 1
                 print(f"Left out: {one}.")
                 continue
+            if not any(rows.values()):
+                rename_results(path)
             earlier = (rows[model.architecture] or {"seeds": []})["seeds"]
             rows[model.architecture] = combine([*earlier, one], describe(model, job))
             write_json(path, {"configurations": [row for row in rows.values() if row]})
@@ -499,16 +501,15 @@ def read_finished_configurations(path: Path, model: Model, job: Job) -> dict[str
         settings = row["settings"] | {"architecture": "any", "seed": "any"}
         return [settings, row["checksum"], row["training_images"]]
 
-    wanted, rows, found = _kind(json.loads(json.dumps(describe(model, job)))), [{}], {}
-    with suppress(Exception):  # There is no such file, or it is no comparison.
+    wanted = _kind(json.loads(json.dumps(describe(model, job))))
+    try:
         rows = json.loads(path.read_text(encoding="utf-8"))["configurations"]
         for row in rows:
             summarise(row["seeds"], CONFIGURATION_NUMBERS)
         figures.plot_comparison(rows)
-        found = {row["architecture"]: row for row in rows if _kind(row) == wanted}
-    if len(found) < len(rows):
-        rename_results(path)
-    return found
+        return {row["architecture"]: row for row in rows if _kind(row) == wanted}
+    except Exception:  # There is no such file, or it is no comparison.
+        return {}
 
 
 # ------------------------------------------------------------------------ Use

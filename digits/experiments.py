@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from importlib import import_module
 from multiprocessing.managers import SyncManager
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -388,8 +387,8 @@ def _open_cluster(address, task):
         if not many:
             raise ValueError(f"{required}; got {address}, which has none")
         try:  # Dask would try for ever to send the task to one that cannot read it.
-            client.run(import_module, __name__)
-        except ImportError as error:
+            client.run(count_cores)
+        except Exception as error:  # as Dask tells what a worker raised
             required = "--cluster must have workers that are started in this folder"
             raise ValueError(f"{required}; got {error}") from error
         (sent,) = client.scatter([task], broadcast=True, hash=False)

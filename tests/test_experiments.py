@@ -322,7 +322,7 @@ class TestCluster:
             process.wait(30)
         assert done.returncode == 2
         required = "--cluster must have workers that are started in this folder"
-        assert f"{required}; got No module named" in done.stderr
+        assert f"{required}; got ModuleNotFoundError" in done.stderr
 
     @pytest.mark.parametrize("address", ["", "nowhere"])
     def test_an_address_of_nothing_is_refused(self, program, address):
